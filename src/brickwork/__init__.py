@@ -1,0 +1,1 @@
+"""Deep-learning modules on JAX."""
