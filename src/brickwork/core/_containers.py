@@ -1,0 +1,246 @@
+"""Lists and dicts as module attributes: plain in behaviour, but every change is seen."""
+
+from __future__ import annotations
+
+import copy
+import weakref
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from ..errors import StructureError, TraceLeakError
+from ._frame import expected_stamp
+from ._jax import Tracer, trace_state
+from ._variable import Variable
+
+
+class Node:
+    """Anything that can hold variables: what modules and tracked containers have in common."""
+
+    __slots__ = ()
+
+    def edges(self) -> Iterable[tuple[str, Any]]:
+        """The names and values of what is held, in order."""
+        raise TypeError(f"{type(self).__name__} must define edges()")
+
+    def name_of(self, item: Any) -> str | None:
+        """The name under which ``item`` itself is held; ``None`` when it isn't (any more)."""
+        for name, value in self.edges():
+            if value is item:
+                return name
+            if isinstance(value, tuple):
+                for inner, x in _tuple_items(name, value):
+                    if x is item:
+                        return inner
+        return None
+
+    def touched(self) -> None:
+        """Called after what is held has changed."""
+
+
+class _Tracked(Node):
+    """The part that lists and dicts share: who holds them, and telling those of changes."""
+
+    __slots__ = ()
+    _holders: list[weakref.ref[Node]]
+
+    def held_by(self, holder: Node) -> None:
+        """Remember a module or container that has this one as an attribute or item."""
+        holders = [r for r in getattr(self, "_holders", ()) if r() not in (None, holder)]
+        self._holders = [*holders, weakref.ref(holder)]
+
+    @property
+    def _parent(self) -> weakref.ref[Node] | None:
+        holders = getattr(self, "_holders", None)
+        return holders[0] if holders else None
+
+    def touched(self) -> None:
+        holders = getattr(self, "_holders", ())
+        for reference in holders:
+            holder = reference()
+            if holder is not None:
+                holder.touched()
+
+    def _take(self, item: Any, key: Any) -> Any:
+        item = tracked(item, f"[{key!r}]")
+        hold(self, item)
+        return item
+
+
+class TrackedList(list, _Tracked):
+    """A list whose changes are seen by compiled functions. Behaves as ``list`` does."""
+
+    def __init__(self, items: Iterable[Any] = ()) -> None:
+        super().__init__()
+        super().extend(self._take(x, i) for i, x in enumerate(items))
+
+    def edges(self) -> Iterator[tuple[str, Any]]:
+        for i, value in enumerate(self):
+            yield str(i), value
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        if isinstance(index, slice):
+            super().__setitem__(index, [self._take(v, index) for v in value])
+        else:
+            super().__setitem__(index, self._take(value, index))
+        self.touched()
+
+    def append(self, value: Any) -> None:
+        super().append(self._take(value, len(self)))
+        self.touched()
+
+    def insert(self, index: Any, value: Any) -> None:
+        super().insert(index, self._take(value, index))
+        self.touched()
+
+    def extend(self, values: Iterable[Any]) -> None:
+        super().extend([self._take(v, i) for i, v in enumerate(values, len(self))])
+        self.touched()
+
+    def __iadd__(self, values: Iterable[Any]) -> TrackedList:  # type: ignore[override]
+        self.extend(values)
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> TrackedList:
+        new = TrackedList()
+        memo[id(self)] = new
+        new.extend(copy.deepcopy(x, memo) for x in self)
+        return new
+
+    def __reduce__(self) -> Any:
+        return TrackedList, (), None, iter(self)
+
+
+class TrackedDict(dict, _Tracked):
+    """A dict whose changes are seen by compiled functions. Behaves as ``dict`` does."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__()
+        self.update(*args, **kwargs)
+
+    def edges(self) -> Iterator[tuple[str, Any]]:
+        for key, value in self.items():
+            yield str(key), value
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        value = self._take(value, key)
+        if is_structure(value) and (not isinstance(key, (str, int)) or "." in str(key) or key == ""):
+            raise StructureError(
+                f"dict key {key!r} holds a {type(value).__name__}, so it becomes part of parameter names; "
+                "use a non-empty string without dots, or an integer"
+            )
+        super().__setitem__(key, value)
+        self.touched()
+
+    def update(self, *args: Any, **kwargs: Any) -> None:
+        for key, value in dict(*args, **kwargs).items():
+            self[key] = value
+
+    def setdefault(self, key: Any, default: Any = None) -> Any:
+        if key not in self:
+            self[key] = default
+        return self[key]
+
+    def __ior__(self, other: Any) -> TrackedDict:  # type: ignore[override, misc]
+        self.update(other)
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> TrackedDict:
+        new = TrackedDict()
+        memo[id(self)] = new
+        for key, value in self.items():
+            new[key] = copy.deepcopy(value, memo)
+        return new
+
+    def __reduce__(self) -> Any:
+        return TrackedDict, (), None, None, iter(self.items())
+
+
+def _notify_after(base: type, name: str) -> Callable[..., Any]:
+    method = getattr(base, name)
+
+    def changed(self: Any, *args: Any, **kwargs: Any) -> Any:
+        result = method(self, *args, **kwargs)
+        self.touched()
+        return result
+
+    changed.__name__, changed.__doc__ = name, method.__doc__
+    return changed
+
+
+for _name in ("__delitem__", "pop", "remove", "clear", "sort", "reverse", "__imul__"):
+    setattr(TrackedList, _name, _notify_after(list, _name))
+for _name in ("__delitem__", "pop", "popitem", "clear"):
+    setattr(TrackedDict, _name, _notify_after(dict, _name))
+
+
+def _tuple_items(name: str, value: tuple[Any, ...]) -> Iterator[tuple[str, Any]]:
+    for i, x in enumerate(value):
+        inner = f"{name}.{i}" if name else str(i)
+        yield inner, x
+        if isinstance(x, tuple):
+            yield from _tuple_items(inner, x)
+
+
+def is_structure(value: Any) -> bool:
+    """Whether a value is, or holds, modules or variables."""
+    if isinstance(value, (Variable, Node)) and not isinstance(value, _Tracked):
+        return True
+    if isinstance(value, dict):
+        return any(is_structure(v) for v in value.values())
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return any(is_structure(v) for v in value)
+    return False
+
+
+def tracked(value: Any, where: str, *, traced: bool = False) -> Any:
+    """The form in which a value is kept as an attribute or item: lists and dicts become tracked.
+
+    ``traced`` allows tracers, for a holder that belongs to the running trace itself.
+
+    Raises:
+        TraceLeakError: the value is traced; keeping it would leak the tracer.
+        StructureError: modules in a container that can't be tracked (a set, a ``defaultdict`` ...).
+    """
+    kind = type(value)
+    if kind is list:
+        return TrackedList(value)
+    if kind is dict:
+        return TrackedDict(value)
+    if isinstance(value, (Variable, Node)):
+        return value
+    if isinstance(value, tuple):
+        items = [tracked(v, f"{where}[{i}]", traced=traced) for i, v in enumerate(value)]
+        if all(a is b for a, b in zip(items, value, strict=True)):
+            return value
+        return kind(*items) if hasattr(value, "_fields") else kind(items)
+    if isinstance(value, Tracer) and not traced:
+        raise TraceLeakError(
+            f"a traced value ({value.aval}) would be kept in {where}, where it outlives the trace. "
+            "Make it a Buffer, `self.x = bw.Buffer(...)` in __init__, and write `self.x.value = ...`."
+        )
+    if isinstance(value, (list, dict, set, frozenset)) and is_structure(value):
+        raise StructureError(
+            f"{where} is a {kind.__name__} that holds modules or parameters; their order and changes can't be "
+            "followed. Use a plain list or dict."
+        )
+    return value
+
+
+def hold(holder: Node, value: Any) -> None:
+    """Tell a value who holds it, so that it knows its name and whom to tell of changes."""
+    if isinstance(value, _Tracked):
+        value.held_by(holder)
+    elif isinstance(value, (Variable, Node)):
+        parent = value._parent
+        old = None if parent is None else parent()
+        if old is None or old.name_of(value) is None:
+            value._parent = weakref.ref(holder)
+    elif isinstance(value, tuple):
+        for item in value:
+            hold(holder, item)
+
+
+def made_here(stamp: object) -> bool:
+    """Whether an object with this trace stamp belongs to the trace that is running now."""
+    return stamp is not None and stamp in (trace_state(), expected_stamp())
+

@@ -1,0 +1,40 @@
+"""Shape inference without computing: run a function abstractly and let ``build`` hooks do the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from ._containers import Node
+from ._control import explain_concretization
+from ._frame import AbstractFrame
+from ._variable import Variable
+
+
+def is_box(x: Any) -> bool:
+    """Whether a pytree traversal should treat ``x``, a module or a variable, as a whole."""
+    return isinstance(x, Variable) or (isinstance(x, Node) and not isinstance(x, (list, dict)))
+
+
+def dry_run(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Evaluate ``fn`` abstractly: shapes are inferred, nothing is computed, no variable changes.
+
+    Arrays and :func:`brickwork.spec` among the arguments are taken as shapes; everything else is
+    passed as it is. Returns the result with ``jax.ShapeDtypeStruct`` in place of arrays.
+    """
+    leaves, tree = jax.tree_util.tree_flatten((args, kwargs), is_leaf=is_box)
+    abstract = [not is_box(x) and hasattr(x, "shape") and hasattr(x, "dtype") for x in leaves]
+
+    def run(arrays: list[Any]) -> Any:
+        given = iter(arrays)
+        filled = [next(given) if a else x for a, x in zip(abstract, leaves, strict=True)]
+        inner_args, inner_kwargs = jax.tree_util.tree_unflatten(tree, filled)
+        with AbstractFrame():
+            return fn(*inner_args, **inner_kwargs)
+
+    try:
+        return jax.eval_shape(run, [x for a, x in zip(abstract, leaves, strict=True) if a])
+    except jax.errors.ConcretizationTypeError as error:
+        raise explain_concretization(error, "shape inference") from error

@@ -1,0 +1,159 @@
+"""Frames: what variables are worth while JAX traces.
+
+Every trace level that brickwork opens (one for ``compile``, one inside it for ``value_and_grad``,
+and so on) has a :class:`Frame`. Inside it a variable's value is looked up in the frame first, then
+in the frame around it, and at the bottom in the variable's own box. Writing stores the new value in
+the innermost frame only. So the boxes never hold a tracer, leaving a frame forgets everything, and
+whoever opened the frame decides what becomes of the writes.
+
+The stack of frames belongs to the thread, so threads may trace at the same time.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+import jax.numpy as jnp
+
+from ..errors import TraceLeakError
+from ._jax import base_state, trace_state, untraced
+
+
+class Box(Protocol):
+    """What a frame needs to know of a variable."""
+
+    name: str
+    dtype: Any
+
+    @property
+    def known_shape(self) -> tuple[int, ...]: ...
+    @property
+    def is_drawn(self) -> bool: ...
+    @property
+    def is_drawable(self) -> bool: ...
+    def concrete(self) -> Any: ...
+
+
+class Context:
+    """What a thread is doing: its innermost frame and the modules being called."""
+
+    __slots__ = ("calls", "frame", "undo")
+
+    def __init__(self) -> None:
+        self.frame: Frame | None = None
+        self.calls: list[Any] = []
+        self.undo: list[Callable[[], None]] | None = None
+
+
+class _ThreadLocal(threading.local):
+    def __init__(self) -> None:
+        self.context = Context()
+
+
+local = _ThreadLocal()
+
+
+class Frame:
+    """The values of variables at one trace level.
+
+    Use as a context manager, inside the function that JAX traces. ``values`` maps the identity of a
+    variable to the pair of it and its value; ``written`` holds the variables whose value changed.
+    """
+
+    def __init__(self) -> None:
+        self.values: dict[int, tuple[Box, Any]] = {}
+        self.written: dict[int, Box] = {}
+        self.parent: Frame | None = None
+        self.stamp: object = None
+
+    def __enter__(self) -> Frame:
+        self.stamp = trace_state()
+        self.parent = local.context.frame
+        local.context.frame = self
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        local.context.frame = self.parent
+
+    def bind(self, variable: Box, value: Any) -> None:
+        """Give a variable a value for the length of this frame; not a write."""
+        self.values[id(variable)] = (variable, value)
+
+    def read(self, variable: Box) -> Any:
+        """The value of a variable here."""
+        found = self.values.get(id(variable))
+        return self.resolve(variable) if found is None else found[1]
+
+    def resolve(self, variable: Box) -> Any:
+        """The value of a variable that this frame holds nothing about."""
+        if self.parent is not None:
+            return self.parent.read(variable)
+        return variable.concrete()
+
+    def write(self, variable: Box, value: Any) -> None:
+        """Change a variable for the rest of this frame."""
+        self.values[id(variable)] = (variable, value)
+        self.written[id(variable)] = variable
+
+    def writes(self) -> tuple[list[Any], list[Any]]:
+        """The variables written in this frame, in the order of their first write, and their values."""
+        variables = list(self.written.values())
+        return variables, [self.values[id(v)][1] for v in variables]
+
+    def note(self, module: object) -> None:
+        """Record that what is traced depends on the structure of a module."""
+        if self.parent is not None:
+            self.parent.note(module)
+
+
+class AbstractFrame(Frame):
+    """A frame for abstract evaluation: a parameter without a value has a shape and a dtype only."""
+
+    def resolve(self, variable: Box) -> Any:
+        if variable.is_drawn or not variable.is_drawable:
+            return super().resolve(variable)
+        # Broadcasting a constant inside the trace yields a tracer and allocates nothing.
+        return jnp.zeros(variable.known_shape, variable.dtype)
+
+
+def current_frame() -> Frame | None:
+    """The innermost frame of this thread."""
+    return local.context.frame
+
+
+def note_module(module: object) -> None:
+    """Tell the frame, if there is one, that its trace depends on a module's structure."""
+    frame = local.context.frame
+    if frame is not None:
+        frame.note(module)
+
+
+@contextmanager
+def outside() -> Iterator[None]:
+    """Leave all frames and traces, for work that must happen now and last (drawing parameters)."""
+    context = local.context
+    frame, context.frame = context.frame, None
+    try:
+        with untraced():
+            yield
+    finally:
+        context.frame = frame
+
+
+def expected_stamp() -> object:
+    """The trace stamp under which variables may be written at this moment."""
+    frame = local.context.frame
+    return base_state() if frame is None else frame.stamp
+
+
+def leak(variable: Box, what: str) -> TraceLeakError:
+    """The error for a write that a trace would lose or leak."""
+    return TraceLeakError(
+        f"{type(variable).__name__} {variable.name!r} was written inside {what}, where the write would be "
+        "lost or leave a tracer behind. Use brickwork's own transform instead of the raw JAX one "
+        "(bw.compile for jax.jit, bw.value_and_grad for jax.value_and_grad, ...), or make the "
+        "state explicit with `pure, state = bw.functional(net)`."
+    )

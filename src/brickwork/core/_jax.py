@@ -1,0 +1,64 @@
+"""The one place that touches what JAX does not document as stable.
+
+Everything here works on jax 0.10 to 0.12 and is covered by ``tests/core/test_jax.py``, so a
+release of JAX that changes one of these names fails there first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import jax
+from jax.extend.core import get_opaque_trace_state as trace_state
+
+Tracer = jax.core.Tracer
+
+_BASE = trace_state()
+
+
+def at_base_level() -> bool:
+    """Whether no JAX transform is tracing in this thread."""
+    return trace_state() == _BASE
+
+
+def base_state() -> object:
+    """The stamp of "no transform is tracing"; equal in every thread."""
+    return _BASE
+
+
+@contextmanager
+def untraced() -> Iterator[None]:
+    """Leave every trace: computations inside run now and give concrete arrays."""
+    with jax.core.eval_context():
+        yield
+
+
+def evaluate_jaxpr(jaxpr: Any, consts: Any, args: Any) -> list[Any]:
+    """Run a jaxpr on flat arguments in the current trace."""
+    return jax.core.eval_jaxpr(jaxpr, consts, *args)
+
+
+def used_inputs(closed: Any) -> list[bool]:
+    """For each input of a closed jaxpr, whether an equation or an output mentions it."""
+    jaxpr = closed.jaxpr if hasattr(closed, "jaxpr") else closed
+    used: set[int] = set()
+    for equation in jaxpr.eqns:
+        used.update(id(v) for v in equation.invars)
+    used.update(id(v) for v in jaxpr.outvars)
+    return [id(v) in used for v in jaxpr.invars]
+
+
+def restart_compilation_cache() -> None:
+    """Make JAX look at its cache settings again; it reads them once, at the first compilation."""
+    from jax.experimental.compilation_cache import compilation_cache
+
+    compilation_cache.reset_cache()
+
+
+def trace_config() -> Any:
+    """The settings of JAX that change what a trace produces (precision, 64-bit mode, promotion ...)."""
+    from jax._src import config
+
+    return config.trace_context()

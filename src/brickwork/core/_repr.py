@@ -1,0 +1,54 @@
+"""Printing networks as trees."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ._containers import Node, is_structure
+from ._variable import Variable, show_shape
+
+
+def _entries(node: Any) -> list[tuple[str, Any]]:
+    found: list[tuple[str, Any]] = []
+    for name, value in node.edges():
+        if isinstance(value, tuple) and is_structure(value):
+            found += [(f"{name}.{i}", x) for i, x in enumerate(value)]
+        elif isinstance(value, (list, dict)):
+            if is_structure(value):
+                found.append((name, value))
+        elif isinstance(value, Node) or (callable(value) and getattr(node, "shows_callables", False)):
+            found.append((name, value))
+    return found
+
+
+def _own_variables(module: Any) -> list[str]:
+    """Variables of a module that doesn't describe itself: ``weight: Parameter(3, ?)``."""
+    lines = []
+    for name, value in module.edges():
+        if isinstance(value, Variable):
+            lines.append(f"({name}): {type(value).__name__}{show_shape(value.shape)}")
+    return lines
+
+
+def tree_repr(module: Any, seen: set[int] | None = None) -> str:
+    """A module and what it holds, one line each, indented; a shared one is printed once in full."""
+    seen = set() if seen is None else seen
+    is_module = not isinstance(module, (list, dict))
+    extra = module.extra_repr() if is_module else ""
+    kind = type(module).__name__ if is_module else {True: "list", False: "dict"}[isinstance(module, list)]
+    if is_module:
+        if id(module) in seen:
+            return f"{kind}({extra})  (shared)"
+        seen.add(id(module))
+    lines = [] if extra or not is_module else _own_variables(module)
+    for name, value in _entries(module):
+        if isinstance(value, Variable):
+            lines.append(f"({name}): {type(value).__name__}{show_shape(value.shape)}")
+        elif isinstance(value, (Node, list, dict)):
+            lines.append(f"({name}): {tree_repr(value, seen)}")
+        else:
+            lines.append(f"({name}): {getattr(value, '__name__', repr(value))}")
+    if not lines:
+        return f"{kind}({extra})"
+    body = "\n".join(lines).replace("\n", "\n  ")
+    return f"{kind}({extra}\n  {body}\n)"

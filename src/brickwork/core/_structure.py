@@ -1,0 +1,186 @@
+"""What a network is apart from its values, in a form that can be compared, hashed and rebuilt.
+
+:func:`encode` turns one or several modules into a nested tuple: classes, attributes, and numbers in
+place of modules and variables, so that two networks of equal structure give equal tuples and ties
+show as repeated numbers. Compiled functions use it to tell whether a program still fits; JAX uses it
+as the static half of a module when one is passed through ``jax.jit`` or ``jax.tree.map``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import jax
+
+from ._containers import Node, TrackedDict, TrackedList, hold
+from ._variable import Variable, revive
+from ._walk import walk
+
+
+class Static:
+    """A plain attribute value that compares by type and value, or by identity if it can't be hashed."""
+
+    __slots__ = ("key", "value")
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+        try:
+            hash(value)
+            self.key: Any = (type(value), value)
+        except TypeError:
+            self.key = (type(value), id(value))
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Static):
+            return NotImplemented
+        return self.value is other.value or (type(self.value) is type(other.value) and self.key == other.key)
+
+    def __hash__(self) -> int:
+        return hash(self.key)
+
+    def __repr__(self) -> str:
+        return repr(self.value)
+
+
+class Encoding:
+    """A nested tuple that hashes once."""
+
+    __slots__ = ("_hash", "code")
+
+    def __init__(self, code: tuple[Any, ...]) -> None:
+        self.code = code
+        self._hash: int | None = None
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Encoding) and (self.code is other.code or self.code == other.code)
+
+    def __hash__(self) -> int:
+        if self._hash is None:
+            self._hash = hash(self.code)
+        return self._hash
+
+
+class Structure:
+    """The encoding of some modules or variables, and the objects that its numbers stand for."""
+
+    __slots__ = ("encoding", "modules", "variables")
+
+    def __init__(self, roots: Iterable[Any]) -> None:
+        self.modules: list[Any] = []
+        self.variables: list[Variable] = []
+        self.encoding = Encoding(_Encoder(self).all(roots))
+
+
+class _Encoder:
+    def __init__(self, out: Structure) -> None:
+        self.out = out
+        self.numbers: dict[int, int] = {}
+
+    def all(self, roots: Iterable[Any]) -> tuple[Any, ...]:
+        return tuple(self.encode(root) for root in roots)
+
+    def encode(self, item: Any) -> Any:
+        if isinstance(item, Variable):
+            return self.variable(item)
+        if isinstance(item, list) and isinstance(item, Node):
+            return ("list", tuple(self.encode(x) for x in item))
+        if isinstance(item, dict) and isinstance(item, Node):
+            return ("dict", tuple((Static(k), self.encode(v)) for k, v in item.items()))
+        if isinstance(item, Node):
+            return self.module(item)
+        if isinstance(item, tuple):
+            return ("tuple", type(item), tuple(self.encode(x) for x in item))
+        return Static(item)
+
+    def module(self, module: Any) -> Any:
+        number = self.numbers.get(id(module))
+        if number is not None:
+            return ("seen module", number)
+        self.numbers[id(module)] = len(self.out.modules)
+        self.out.modules.append(module)
+        record = module._bw
+        hooks = tuple(Static(h) for h in (*record.hooks.values(), None, *record.pre_hooks.values()))
+        return (
+            type(module),
+            tuple((name, self.encode(value)) for name, value in module.__dict__.items()),
+            hooks if len(hooks) > 1 else (),
+        )
+
+    def variable(self, variable: Variable) -> Any:
+        number = self.numbers.get(id(variable))
+        if number is not None:
+            return ("seen variable", number)
+        self.numbers[id(variable)] = len(self.out.variables)
+        self.out.variables.append(variable)
+        return (type(variable), variable._trainable, variable.persistent)
+
+
+def rebuild(encoding: Encoding, values: Iterable[Any]) -> Any:
+    """A new module of an encoded structure, around the given values."""
+    return _Decoder(iter(values)).decode(encoding.code[0])
+
+
+class _Decoder:
+    def __init__(self, values: Any) -> None:
+        self.values = values
+        self.modules: list[Any] = []
+        self.variables: list[Any] = []
+
+    def decode(self, code: Any) -> Any:
+        if isinstance(code, Static):
+            return code.value
+        kind = code[0]
+        if kind == "list":
+            return TrackedList(self.decode(x) for x in code[1])
+        if kind == "dict":
+            return TrackedDict({k.value: self.decode(v) for k, v in code[1]})
+        if kind == "tuple":
+            items = [self.decode(x) for x in code[2]]
+            return code[1](*items) if hasattr(code[1], "_fields") else code[1](items)
+        if kind == "seen module":
+            return self.modules[code[1]]
+        if kind == "seen variable":
+            return self.variables[code[1]]
+        return self.variable(code) if issubclass(kind, Variable) else self.module(code)
+
+    def module(self, code: Any) -> Any:
+        kind, attributes, hooks = code
+        module = object.__new__(kind)
+        module._prepare()
+        self.modules.append(module)
+        module._bw.built = True
+        for name, inner in attributes:
+            value = self.decode(inner)
+            module.__dict__[name] = value
+            hold(module, value)
+        split = next((i for i, h in enumerate(hooks) if h.value is None), 0)
+        module._bw.hooks = dict(enumerate(h.value for h in hooks[:split]))
+        module._bw.pre_hooks = dict(enumerate(h.value for h in hooks[split + 1 :]))
+        return module
+
+    def variable(self, code: Any) -> Any:
+        kind, trainable, persistent = code
+        new = object.__new__(kind)
+        self.variables.append(new)
+        revive(new, next(self.values), trainable)
+        if not persistent:
+            new.persistent = False
+        return new
+
+
+def _flatten(module: Any) -> tuple[list[Any], Encoding]:
+    structure = Structure([module])
+    return [v.value for v in structure.variables], structure.encoding
+
+
+def _flatten_with_keys(module: Any) -> tuple[list[Any], Encoding]:
+    structure = Structure([module])
+    paths = {id(v): p for p, v in walk(module)}
+    keys = [jax.tree_util.GetAttrKey(paths[id(v)]) for v in structure.variables]
+    return list(zip(keys, (v.value for v in structure.variables), strict=True)), structure.encoding
+
+
+def register_module(cls: type) -> None:
+    """Make a class of modules a pytree whose leaves are the values of its variables, each once."""
+    jax.tree_util.register_pytree_with_keys(cls, _flatten_with_keys, rebuild, _flatten)

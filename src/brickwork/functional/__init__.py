@@ -1,0 +1,25 @@
+"""Pure functions on arrays: the computations of the layers.
+
+Each function checks its arguments, and is compiled once for each shape when called outside of
+another compiled function.
+"""
+
+from ._activation import (
+    gelu as gelu,
+    log_softmax as log_softmax,
+    relu as relu,
+    sigmoid as sigmoid,
+    softmax as softmax,
+    tanh as tanh,
+)
+from ._conv import conv2d as conv2d
+from ._dropout import dropout as dropout
+from ._embedding import embedding as embedding
+from ._linear import flatten as flatten, linear as linear
+from ._norm import (
+    batch_norm_eval as batch_norm_eval,
+    batch_norm_train as batch_norm_train,
+    layer_norm as layer_norm,
+    update_running_statistics as update_running_statistics,
+)
+from ._pool import avg_pool2d as avg_pool2d, max_pool2d as max_pool2d

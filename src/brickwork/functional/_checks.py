@@ -1,0 +1,200 @@
+"""Argument checks shared by the functions of this package.
+
+They run on every eager call, so the common case must cost next to nothing: an array is
+recognised by its concrete type, and text is only put together once something is wrong.
+"""
+
+from __future__ import annotations
+
+import operator
+from typing import TYPE_CHECKING, Any, NoReturn, cast
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ..errors import ShapeMismatchError
+
+if TYPE_CHECKING:
+    from jaxtyping import Array
+
+# Concrete classes of jax.Array that have been seen (the array itself and the tracers), and classes
+# of boxes around one. Learned instead of listed, because those of JAX have no public name; there
+# are only a handful.
+_array_types: set[type] = set()
+_box_types: set[type] = set()
+
+
+def to_array(x: Any, function: str, argument: str) -> Array:
+    """Return ``x`` as something JAX computes with, or raise a ``TypeError`` that says how.
+
+    JAX arrays and tracers are returned as they are; Variables give their value; NumPy arrays of
+    numbers and Python numbers are accepted.
+    """
+    if type(x) in _array_types:
+        return x
+    return _to_array_slowly(x, function, argument)
+
+
+def optional_array(x: Any, function: str, argument: str) -> Array | None:
+    """Return ``to_array(x)``, and ``None`` for ``None``."""
+    if x is None or type(x) in _array_types:
+        return x
+    return _to_array_slowly(x, function, argument)
+
+
+def _to_array_slowly(x: Any, function: str, argument: str) -> Array:
+    if type(x) in _box_types:
+        return x.__jax_array__()
+    if isinstance(x, jax.Array):
+        _array_types.add(type(x))
+        return x
+    if hasattr(type(x), "__jax_array__"):
+        _box_types.add(type(x))
+        return x.__jax_array__()
+    if isinstance(x, (np.ndarray, np.generic)):
+        if not _is_numeric(x.dtype):
+            raise TypeError(
+                f"{function}: {argument} is a NumPy array of dtype {x.dtype}, which JAX cannot "
+                f"compute with. Convert it to numbers first, e.g. {argument}.astype('float32')."
+            )
+        return cast("Array", x)  # jit converts it
+    if isinstance(x, (bool, int, float, complex)):
+        return jnp.asarray(x)
+    raise TypeError(f"{function}: {argument} must be an array, got {_name(x)}. {_advice(x)}")
+
+
+def _is_numeric(dtype: np.dtype) -> bool:
+    return dtype.kind in "fiubc" or jnp.issubdtype(dtype, np.number)
+
+
+def _name(x: Any) -> str:
+    if x is None:
+        return "None"
+    kind = type(x)
+    if kind.__module__ in ("builtins", "__main__"):
+        return f"a {kind.__qualname__}"
+    return f"a {kind.__module__.partition('.')[0]} {kind.__qualname__}"
+
+
+def _advice(x: Any) -> str:
+    if x is None:
+        return "Pass the array; a function without a return statement returns None."
+    if isinstance(x, (list, tuple)):
+        return "Convert it with jnp.asarray(...), or jnp.stack(...) for a list of arrays."
+    if isinstance(x, dict):
+        return "Pass one of its values."
+    if isinstance(x, jax.ShapeDtypeStruct):
+        return "An abstract array holds no values; use net.initialize(spec) or jax.eval_shape."
+    if hasattr(x, "forward"):
+        return "Call the module on an array and pass its output."
+    if hasattr(x, "__array__") or hasattr(x, "__dlpack__"):
+        return "Convert it with jnp.asarray(...)."
+    return "Convert it with jnp.asarray(...) if it holds numbers."
+
+
+def describe(x: Any) -> str:
+    """Return the dtype and shape of an array as ``float32[2, 21]``."""
+    return f"{x.dtype}[{', '.join(map(str, x.shape))}]"
+
+
+def shape_error(function: str, problem: str, fix: str, **arrays: Any) -> NoReturn:
+    """Raise ``ShapeMismatchError``: what is wrong, what was got, what would be right."""
+    got = ", ".join(f"{name}: {describe(x)}" for name, x in arrays.items() if x is not None)
+    raise ShapeMismatchError(f"{function}: {problem} Got {got}. {fix}")
+
+
+def is_integer(x: Any) -> bool:
+    """Tell whether the array holds integers (booleans do not count)."""
+    kind = x.dtype.kind
+    return kind in "iu" or (kind == "V" and jnp.issubdtype(x.dtype, jnp.integer))
+
+
+def is_inexact(x: Any) -> bool:
+    """Tell whether the array holds floating-point or complex numbers."""
+    kind = x.dtype.kind
+    return kind in "fc" or (kind == "V" and jnp.issubdtype(x.dtype, jnp.inexact))
+
+
+def require_inexact(x: Any, function: str, argument: str) -> None:
+    """Raise ``TypeError`` when ``x`` holds integers or booleans where floats are needed."""
+    if not is_inexact(x):
+        raise TypeError(
+            f"{function}: {argument} holds {x.dtype} values, but floating-point values are "
+            f"needed. Cast it: {argument}.astype(jnp.float32). Got {describe(x)}."
+        )
+
+
+def require_castable(x: Any, weight: Any, function: str, argument: str = "x") -> None:
+    """Raise ``TypeError`` for integer data that meets floating-point weights."""
+    if x.dtype.kind in "iub" and is_inexact(weight):
+        raise TypeError(
+            f"{function}: {argument} holds {x.dtype} values, but weight is {weight.dtype}. "
+            f"Cast it: {argument}.astype(jnp.{weight.dtype}). Got {describe(x)}."
+        )
+
+
+def require_length(
+    v: Any, length: int, function: str, argument: str, what: str, **context: Any
+) -> None:
+    """Raise ``ShapeMismatchError`` unless ``v`` is ``None`` or a vector of ``length``."""
+    if v is not None and v.shape != (length,):
+        shape_error(
+            function,
+            f"{argument} must have shape ({length},), one value per {what}.",
+            f"Check {argument}, or the data.",
+            **{argument: v, **context},
+        )
+
+
+def axis(dim: Any, ndim: int, function: str, argument: str = "dim") -> int:
+    """Return ``dim`` as a non-negative axis of an array of ``ndim`` dimensions."""
+    if type(dim) is not int:
+        dim = integer(dim, function, argument)
+    if not -ndim <= dim < max(ndim, 1):
+        allowed = f"-{ndim} to {ndim - 1}" if ndim else "0 or -1"
+        raise ShapeMismatchError(
+            f"{function}: {argument}={dim} is no axis of an array of {ndim} dimensions; "
+            f"expected {allowed}."
+        )
+    return dim + ndim if dim < 0 else dim
+
+
+def integer(value: Any, function: str, argument: str, minimum: int | None = None) -> int:
+    """Return ``value`` as an ``int`` (NumPy integers are fine, booleans and floats are not)."""
+    try:
+        if isinstance(value, (bool, np.bool_)):
+            raise TypeError
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(
+            f"{function}: {argument} must be an int, got {value!r} ({type(value).__name__})."
+        ) from None
+    if minimum is not None and number < minimum:
+        raise ValueError(f"{function}: {argument} must be at least {minimum}, got {number}.")
+    return number
+
+
+def pair(value: Any, function: str, argument: str, minimum: int = 1) -> tuple[int, int]:
+    """Return an int or a pair of ints (height, width) as a pair."""
+    if isinstance(value, (tuple, list)):
+        if len(value) != 2:
+            raise ValueError(
+                f"{function}: {argument} must be an int or a pair (height, width), got {value!r}."
+            )
+        first, second = value
+    else:
+        first = second = value
+    return integer(first, function, argument, minimum), integer(second, function, argument, minimum)
+
+
+def reduction(value: str, function: str) -> str:
+    """Check the name of a reduction."""
+    if value not in ("mean", "sum", "none"):
+        raise ValueError(f"{function}: reduction must be 'mean', 'sum' or 'none', got {value!r}.")
+    return value
+
+
+def statistics_dtype(dtype: Any) -> Any:
+    """Return the dtype in which sums over an array of ``dtype`` are taken: at least float32."""
+    return dtype if dtype.itemsize >= 4 else np.dtype(np.float32)

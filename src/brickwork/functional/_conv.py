@@ -1,0 +1,195 @@
+"""Convolution."""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from . import _checks as checks
+
+if TYPE_CHECKING:
+    from jaxtyping import Array, Float
+
+
+def conv2d(
+    x: Float[Array, "*n c h w"],
+    weight: Float[Array, "out c_per_group kh kw"],
+    bias: Float[Array, " out"] | None = None,
+    stride: int | tuple[int, int] = 1,
+    padding: int | tuple[int, int] | str = 0,
+    dilation: int | tuple[int, int] = 1,
+    groups: int = 1,
+) -> Float[Array, "*n out ho wo"]:
+    r"""Slide a kernel over images (cross-correlation, as everywhere in deep learning).
+
+    .. math:: y_{n,o,i,j} = b_o + \sum_{c,u,v} W_{o,c,u,v}
+        \, x_{n,\, c,\, s i + d u - p,\, s j + d v - p}
+
+    Args:
+        x: images ``(N, C, H, W)``, or one image ``(C, H, W)``.
+        weight: kernels ``(O, C / groups, KH, KW)``.
+        bias: ``(O,)``, or ``None``.
+        stride: the step between windows; an int or a pair (height, width), as below.
+        padding: zeros added on each side; or ``"valid"`` (none), or ``"same"`` (as many as keep
+            the size; only for stride 1).
+        dilation: the step between the elements of a window.
+        groups: the number of parts into which the channels are split, each seen only by its
+            own ``O / groups`` kernels.
+
+    Returns:
+        Array of shape ``(N, O, HO, WO)`` or ``(O, HO, WO)``, with
+        ``HO = (H + 2 * padding - dilation * (KH - 1) - 1) // stride + 1``.
+
+    Raises:
+        ShapeMismatchError: the shapes do not fit, or a window is larger than the padded image.
+        TypeError: an argument is not an array, or ``x`` holds integers and ``weight`` floats.
+        ValueError: an option is out of range.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from brickwork import functional as F
+        >>> F.conv2d(jnp.ones((1, 3, 8, 8)), jnp.ones((4, 3, 3, 3)), padding=1).shape
+        (1, 4, 8, 8)
+
+    Reference:
+        ``torch.nn.functional.conv2d``.
+    """
+    x = checks.to_array(x, "conv2d", "x")
+    weight = checks.to_array(weight, "conv2d", "weight")
+    bias = checks.optional_array(bias, "conv2d", "bias")
+    if type(padding) is list:
+        padding = tuple(padding)
+    shape, kernel = x.shape, weight.shape
+    if len(kernel) != 4 or len(shape) not in (3, 4):
+        _wrong_rank(x, weight)
+    strides, pads, dilations, groups = _geometry(kernel[2:], stride, padding, dilation, groups)
+    if shape[-3] != kernel[1] * groups or kernel[0] % groups:
+        _wrong_channels(x, weight, groups)
+    for axis in (0, 1):
+        if shape[axis - 2] + sum(pads[axis]) <= dilations[axis] * (kernel[axis + 2] - 1):
+            window_too_large(x, "conv2d", kernel[2:], dilations, pads)
+    if bias is not None and bias.shape != kernel[:1]:
+        checks.require_length(bias, kernel[0], "conv2d", "bias", "output channel", weight=weight)
+    if x.dtype != weight.dtype:
+        checks.require_castable(x, weight, "conv2d")
+    return _conv2d(x, weight, bias, stride=strides, padding=pads, dilation=dilations, groups=groups)
+
+
+@functools.lru_cache(maxsize=1024, typed=True)
+def _geometry(
+    kernel: tuple[int, int], stride: Any, padding: Any, dilation: Any, groups: Any
+) -> tuple[Any, Any, Any, int]:
+    """Check the options, and return them all in pairs (padding as a pair of (low, high))."""
+    strides = checks.pair(stride, "conv2d", "stride")
+    dilations = checks.pair(dilation, "conv2d", "dilation")
+    groups = checks.integer(groups, "conv2d", "groups", 1)
+    if not isinstance(padding, str):
+        pads = tuple((p, p) for p in checks.pair(padding, "conv2d", "padding", 0))
+    elif padding == "valid":
+        pads = ((0, 0), (0, 0))
+    elif padding == "same":
+        if strides != (1, 1):
+            raise ValueError(
+                f"conv2d: padding='same' keeps the size of the image, which needs stride 1, "
+                f"got stride={stride}. Give the padding as a number instead."
+            )
+        totals = [d * (k - 1) for d, k in zip(dilations, kernel, strict=True)]
+        pads = tuple((t // 2, t - t // 2) for t in totals)
+    else:
+        raise ValueError(
+            f"conv2d: padding must be an int, a pair of ints, 'same' or 'valid', got {padding!r}."
+        )
+    return strides, pads, dilations, groups
+
+
+def _wrong_rank(x: Array, weight: Array) -> None:
+    if weight.ndim != 4:
+        checks.shape_error(
+            "conv2d",
+            f"weight must have 4 axes (out, in, height, width), not {weight.ndim}.",
+            "Reshape the weight.",
+            weight=weight,
+        )
+    fix = "Add the missing axes, or reshape the data."
+    if x.ndim == 2:
+        fix = "Add a channel axis to the image: x[None]."
+    checks.shape_error(
+        "conv2d",
+        f"x must have 4 axes (N, C, H, W), or 3 axes (C, H, W), not {x.ndim}.",
+        fix,
+        x=x,
+    )
+
+
+def _wrong_channels(x: Array, weight: Array, groups: int) -> None:
+    out, per_group = weight.shape[:2]
+    if out % groups:
+        checks.shape_error(
+            "conv2d",
+            f"groups={groups} must divide the {out} output channels of weight.",
+            "Change groups or the number of output channels.",
+            weight=weight,
+        )
+    channels, expected = x.shape[-3], per_group * groups
+    fix = f"Check the data, or make the layer for {channels} input channels."
+    if x.shape[-1] == expected:
+        order = "(0, 3, 1, 2)" if x.ndim == 4 else "(2, 0, 1)"
+        fix = (
+            f"The data looks channels-last; make it channels-first with jnp.transpose(x, {order})."
+        )
+    elif x.ndim == 3 and expected == 1:
+        fix = "If the first axis is the batch, add the channel axis: x[:, None]."
+    per = f" x {groups} groups" if groups > 1 else ""
+    checks.shape_error(
+        "conv2d",
+        f"x has {channels} channels in axis {x.ndim - 3}, but weight of shape {weight.shape}"
+        f"{per} expects {expected}.",
+        fix,
+        x=x,
+    )
+
+
+def window_too_large(
+    x: Array, function: str, kernel: tuple[int, ...], dilations: Any, pads: Any
+) -> None:
+    """Raise for a window that does not fit into the padded image."""
+    padded = tuple(n + sum(p) for n, p in zip(x.shape[-2:], pads, strict=True))
+    window = tuple(d * (k - 1) + 1 for d, k in zip(dilations, kernel, strict=True))
+    checks.shape_error(
+        function,
+        f"the window {window[0]} x {window[1]} is larger than the padded image "
+        f"{padded[0]} x {padded[1]}.",
+        "Use a larger image, more padding or a smaller kernel.",
+        x=x,
+    )
+
+
+@functools.partial(jax.jit, static_argnames=("stride", "padding", "dilation", "groups"))
+def _conv2d(
+    x: Array,
+    weight: Array,
+    bias: Array | None,
+    *,
+    stride: tuple[int, int],
+    padding: tuple[tuple[int, int], tuple[int, int]],
+    dilation: tuple[int, int],
+    groups: int,
+) -> Array:
+    dtype = jnp.result_type(x, weight)
+    batch = x if x.ndim == 4 else x[None]
+    y = lax.conv_general_dilated(
+        batch.astype(dtype),
+        weight.astype(dtype),
+        stride,
+        padding,
+        rhs_dilation=dilation,
+        dimension_numbers=("NCHW", "OIHW", "NCHW"),
+        feature_group_count=groups,
+    )
+    if bias is not None:
+        y = y + bias[:, None, None]
+    return y if x.ndim == 4 else y[0]

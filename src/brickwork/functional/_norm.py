@@ -1,0 +1,374 @@
+"""Normalisation."""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from ..errors import ShapeMismatchError
+from . import _checks as checks
+
+if TYPE_CHECKING:
+    from jaxtyping import Array, Float
+
+    _Saved = tuple[Array, Array | None, Array | None, Array, Array]
+
+_SHIFT_SAMPLES = 32  # elements of each channel whose mean is taken as the shift
+
+
+def batch_norm_train(
+    x: Float[Array, "n c *space"],
+    weight: Float[Array, " c"] | None = None,
+    bias: Float[Array, " c"] | None = None,
+    eps: float = 1e-5,
+    shift: Float[Array, " c"] | None = None,
+) -> tuple[Float[Array, "n c *space"], Float[Array, " c"], Float[Array, " c"]]:
+    r"""Normalise each channel by its mean and variance over the batch.
+
+    .. math:: y = \frac{x - \mu_c}{\sqrt{\sigma_c^2 + \epsilon}} \gamma_c + \beta_c
+
+    Mean and variance are computed in one pass over the data, and the gradient is a product of
+    the data with two numbers per channel. Both are differentiable, any number of times in
+    reverse mode (forward mode alone is not available).
+
+    Args:
+        x: ``(N, C, *)``.
+        weight: the scale :math:`\gamma` ``(C,)``, or ``None``.
+        bias: the offset :math:`\beta` ``(C,)``, or ``None``.
+        eps: added to the variance.
+        shift: ``(C,)``, numbers near the means, subtracted before squaring so that nothing
+            cancels. The result does not depend on it but for rounding. ``None``: the mean over a
+            few elements of the batch.
+
+    Returns:
+        ``(y, mean, var)``: ``y`` of the shape and dtype of ``x``; ``mean`` and ``var`` (biased:
+        divided by the number of elements) of shape ``(C,)``, at least float32.
+
+    Raises:
+        ShapeMismatchError: ``x`` has fewer than two axes, or a vector is not of length ``C``.
+        TypeError: ``x`` is not an array of floating-point numbers.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from brickwork import functional as F
+        >>> y, mean, var = F.batch_norm_train(jnp.array([[1.0], [3.0]]))
+        >>> mean.tolist(), var.tolist()
+        ([2.0], [1.0])
+
+    Reference:
+        Ioffe and Szegedy, "Batch Normalization", 2015; ``torch.nn.functional.batch_norm``.
+    """
+    x, weight, bias = _check_channels(x, weight, bias, "batch_norm_train")
+    shift = checks.optional_array(shift, "batch_norm_train", "shift")
+    if shift is not None:
+        checks.require_length(shift, x.shape[1], "batch_norm_train", "shift", "channel", x=x)
+    return _batch_norm_train(x, weight, bias, shift, eps=eps)
+
+
+def batch_norm_eval(
+    x: Float[Array, "n c *space"],
+    mean: Float[Array, " c"],
+    var: Float[Array, " c"],
+    weight: Float[Array, " c"] | None = None,
+    bias: Float[Array, " c"] | None = None,
+    eps: float = 1e-5,
+) -> Float[Array, "n c *space"]:
+    r"""Normalise each channel by a given mean and variance.
+
+    .. math:: y = \frac{x - \mu_c}{\sqrt{\sigma_c^2 + \epsilon}} \gamma_c + \beta_c
+
+    Args:
+        x: ``(N, C, *)``.
+        mean: :math:`\mu`, ``(C,)``.
+        var: :math:`\sigma^2`, ``(C,)``.
+        weight: the scale :math:`\gamma` ``(C,)``, or ``None``.
+        bias: the offset :math:`\beta` ``(C,)``, or ``None``.
+        eps: added to the variance.
+
+    Returns:
+        Array of the shape and dtype of ``x``.
+
+    Raises:
+        ShapeMismatchError: ``x`` has fewer than two axes, or a vector is not of length ``C``.
+        TypeError: ``x`` is not an array of floating-point numbers.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from brickwork import functional as F
+        >>> F.batch_norm_eval(jnp.array([[5.0]]), jnp.ones(1), jnp.full(1, 4.0), eps=0.0).tolist()
+        [[2.0]]
+
+    Reference:
+        Ioffe and Szegedy, "Batch Normalization", 2015; ``torch.nn.functional.batch_norm``.
+    """
+    x, weight, bias = _check_channels(x, weight, bias, "batch_norm_eval")
+    mean = checks.to_array(mean, "batch_norm_eval", "mean")
+    var = checks.to_array(var, "batch_norm_eval", "var")
+    channels = x.shape[1]
+    if mean.shape != (channels,) or var.shape != (channels,):
+        checks.require_length(mean, channels, "batch_norm_eval", "mean", "channel", x=x)
+        checks.require_length(var, channels, "batch_norm_eval", "var", "channel", x=x)
+    return _batch_norm_eval(x, mean, var, weight, bias, eps=eps)
+
+
+def layer_norm(
+    x: Float[Array, "*batch features"],
+    normalized_shape: int | tuple[int, ...],
+    weight: Float[Array, " features"] | None = None,
+    bias: Float[Array, " features"] | None = None,
+    eps: float = 1e-5,
+) -> Float[Array, "*batch features"]:
+    r"""Normalise each example by the mean and variance of its own features.
+
+    .. math:: y = \frac{x - \mathrm{E}[x]}{\sqrt{\mathrm{Var}[x] + \epsilon}} \gamma + \beta
+
+    Args:
+        x: ``(*, *normalized_shape)``; any number of leading axes.
+        normalized_shape: the sizes of the trailing axes to normalise over; an int for one axis.
+        weight: the scale :math:`\gamma`, of shape ``normalized_shape``, or ``None``.
+        bias: the offset :math:`\beta`, of shape ``normalized_shape``, or ``None``.
+        eps: added to the variance.
+
+    Returns:
+        Array of the shape and dtype of ``x``; half-precision input is computed in float32.
+
+    Raises:
+        ShapeMismatchError: the trailing axes of ``x`` are not ``normalized_shape``, or ``weight``
+            or ``bias`` is of another shape.
+        TypeError: ``x`` is not an array of floating-point numbers.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from brickwork import functional as F
+        >>> F.layer_norm(jnp.array([[1.0, 3.0]]), 2, eps=0.0).tolist()
+        [[-1.0, 1.0]]
+
+    Reference:
+        Ba, Kiros and Hinton, "Layer Normalization", 2016; ``torch.nn.functional.layer_norm``.
+    """
+    x = checks.to_array(x, "layer_norm", "x")
+    weight = checks.optional_array(weight, "layer_norm", "weight")
+    bias = checks.optional_array(bias, "layer_norm", "bias")
+    checks.require_inexact(x, "layer_norm", "x")
+    if type(normalized_shape) is not tuple:
+        normalized_shape = _as_shape(normalized_shape)
+    rank = len(normalized_shape)
+    if not rank or x.shape[-rank:] != normalized_shape:
+        _wrong_trailing(x, normalized_shape)
+    for name, v in (("weight", weight), ("bias", bias)):
+        if v is not None and v.shape != normalized_shape:
+            checks.shape_error(
+                "layer_norm",
+                f"{name} must have shape {normalized_shape}, the normalized_shape.",
+                f"Check {name}.",
+                **{name: v},
+            )
+    return _layer_norm(x, weight, bias, rank=rank, eps=eps)
+
+
+def _as_shape(normalized_shape: Any) -> tuple[int, ...]:
+    if isinstance(normalized_shape, (tuple, list)):
+        return tuple(normalized_shape)
+    return (checks.integer(normalized_shape, "layer_norm", "normalized_shape", 1),)
+
+
+def _wrong_trailing(x: Array, expected: tuple[int, ...]) -> None:
+    if not expected:
+        raise ShapeMismatchError(
+            "layer_norm: normalized_shape must name at least one axis, got ()."
+        )
+    if len(expected) == 1 and x.ndim:
+        problem = (
+            f"x has {x.shape[-1]} features in its last axis, "
+            f"but normalized_shape {expected} expects {expected[0]}."
+        )
+    else:
+        problem = f"the trailing axes of x must have the sizes {expected} (normalized_shape)."
+    checks.shape_error("layer_norm", problem, "Check the data, or the layer's sizes.", x=x)
+
+
+def _check_channels(
+    x: Array, weight: Array | None, bias: Array | None, function: str
+) -> tuple[Array, Array | None, Array | None]:
+    x = checks.to_array(x, function, "x")
+    weight = checks.optional_array(weight, function, "weight")
+    bias = checks.optional_array(bias, function, "bias")
+    checks.require_inexact(x, function, "x")
+    shape = x.shape
+    if len(shape) < 2:
+        checks.shape_error(
+            function,
+            f"x must have at least 2 axes (N, C, ...), not {len(shape)}.",
+            "Add the batch axis: x[None].",
+            x=x,
+        )
+    if weight is not None and weight.shape != shape[1:2]:
+        checks.require_length(weight, shape[1], function, "weight", "channel", x=x)
+    if bias is not None and bias.shape != shape[1:2]:
+        checks.require_length(bias, shape[1], function, "bias", "channel", x=x)
+    return x, weight, bias
+
+
+def _along_channels(v: Array, x: Array) -> Array:
+    return v.reshape(1, -1, *(1,) * (x.ndim - 2))
+
+
+def _channel_sum(x: Array) -> Array:
+    return x.sum((0, *range(2, x.ndim)))
+
+
+def _affine(centred: Array, rstd: Array, weight: Array | None, bias: Array | None) -> Array:
+    """Scale what is centred, channel by channel."""
+    scale = rstd if weight is None else rstd * weight.astype(rstd.dtype)
+    y = centred * _along_channels(scale, centred)
+    return y if bias is None else y + _along_channels(bias.astype(y.dtype), y)
+
+
+@functools.partial(jax.jit, static_argnames="eps")
+def _batch_norm_eval(
+    x: Array,
+    mean: Array,
+    var: Array,
+    weight: Array | None,
+    bias: Array | None,
+    *,
+    eps: float,
+) -> Array:
+    dtype = checks.statistics_dtype(x.dtype)
+    centred = x.astype(dtype) - _along_channels(mean.astype(dtype), x)
+    return _affine(centred, lax.rsqrt(var.astype(dtype) + eps), weight, bias).astype(x.dtype)
+
+
+@functools.partial(jax.jit, static_argnames="eps")
+def _batch_norm_train(
+    x: Array, weight: Array | None, bias: Array | None, shift: Array | None, *, eps: float
+) -> tuple[Array, Array, Array]:
+    dtype = checks.statistics_dtype(x.dtype)
+    if shift is None:
+        per_sample = max(math.prod(x.shape[2:]), 1)
+        few = x[: -(-_SHIFT_SAMPLES // per_sample)].astype(dtype)
+        shift = _channel_sum(few) / max(few.size // max(x.shape[1], 1), 1)
+    shift = lax.stop_gradient(shift.astype(dtype))
+    return _normalize(eps, x, weight, bias, shift)
+
+
+def _normalize_plain(
+    eps: float, x: Array, weight: Array | None, bias: Array | None, shift: Array
+) -> tuple[Array, Array, Array]:
+    return _normalize_forward(eps, x, weight, bias, shift)[0]
+
+
+def _normalize_forward(
+    eps: float, x: Array, weight: Array | None, bias: Array | None, shift: Array
+) -> tuple[tuple[Array, Array, Array], _Saved]:
+    wide = x.astype(shift.dtype)
+    count = x.size // max(x.shape[1], 1)
+    shifted = wide - _along_channels(shift, x)
+    offset = _channel_sum(shifted) / count
+    var = jnp.maximum(_channel_sum(shifted * shifted) / count - offset * offset, 0)
+    mean = offset + shift
+    rstd = lax.rsqrt(var + eps)
+    y = _affine(wide - _along_channels(mean, x), rstd, weight, bias).astype(x.dtype)
+    return (y, mean, var), (x, weight, bias, mean, rstd)
+
+
+def _normalize_backward(
+    eps: float, saved: _Saved, cotangents: tuple[Array, Array, Array]
+) -> tuple[Array | None, ...]:
+    """Return the gradients: ``dx = dy * a + (x - mean) * k1 + k0``, three numbers a channel."""
+    x, weight, bias, mean, rstd = saved
+    dy, dmean, dvar = cotangents
+    dtype = mean.dtype
+    count = x.size // max(x.shape[1], 1)
+    dy = dy.astype(dtype)
+    centred = x.astype(dtype) - _along_channels(mean, x)
+    dbias = _channel_sum(dy)
+    dscale = _channel_sum(dy * centred)  # with respect to weight * rstd
+    a = rstd if weight is None else rstd * weight.astype(dtype)
+    k1 = (2 * dvar - a * rstd * rstd * dscale) / count
+    k0 = (dmean - a * dbias) / count
+    dx = dy * _along_channels(a, x) + centred * _along_channels(k1, x) + _along_channels(k0, x)
+    return (
+        dx.astype(x.dtype),
+        None if weight is None else (dscale * rstd).astype(weight.dtype),
+        None if bias is None else dbias.astype(bias.dtype),
+        jnp.zeros_like(mean),
+    )
+
+
+_normalize = jax.custom_vjp(_normalize_plain, nondiff_argnums=(0,))
+_normalize.defvjp(_normalize_forward, _normalize_backward)
+
+
+@functools.partial(jax.jit, static_argnames=("rank", "eps"))
+def _layer_norm(
+    x: Array, weight: Array | None, bias: Array | None, *, rank: int, eps: float
+) -> Array:
+    dtype = checks.statistics_dtype(x.dtype)
+    wide = x.astype(dtype)
+    axes = tuple(range(-rank, 0))
+    centred = wide - wide.mean(axes, keepdims=True)
+    y = centred * lax.rsqrt((centred * centred).mean(axes, keepdims=True) + eps)
+    if weight is not None:
+        y = y * weight.astype(dtype)
+    if bias is not None:
+        y = y + bias.astype(dtype)
+    return y.astype(x.dtype)
+
+
+@functools.partial(jax.jit, static_argnames=("count", "momentum"))
+def update_running_statistics(
+    running_mean: Array,
+    running_var: Array,
+    tracked: Array,
+    mean: Array,
+    var: Array,
+    *,
+    count: int,
+    momentum: float | None,
+) -> tuple[Array, Array, Array]:
+    r"""Move running statistics towards those of a batch; return them and the number of batches.
+
+    .. math:: \hat\mu \gets (1 - m) \hat\mu + m \mu, \quad
+        \hat\sigma^2 \gets (1 - m) \hat\sigma^2 + m \frac{n}{n - 1} \sigma^2
+
+    Args:
+        running_mean: ``(C,)``.
+        running_var: ``(C,)``.
+        tracked: the number of batches so far, a scalar.
+        mean: ``(C,)``, of the batch.
+        var: ``(C,)``, of the batch, biased.
+        count: the number ``n`` of elements that went into each mean.
+        momentum: the weight ``m`` of the batch; ``None``: ``1 / (tracked + 1)``, so that the
+            statistics are the plain average over all batches.
+
+    Returns:
+        The new ``(running_mean, running_var, tracked)``, in the dtypes of the old ones.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from brickwork import functional as F
+        >>> zero, one = jnp.zeros(1), jnp.ones(1)
+        >>> mean, _, tracked = F.update_running_statistics(
+        ...     zero, one, jnp.zeros((), jnp.int32), one, one, count=8, momentum=0.5
+        ... )
+        >>> mean.tolist(), int(tracked)
+        ([0.5], 1)
+
+    Reference:
+        ``torch.nn.BatchNorm2d``.
+    """
+    tracked = tracked + jnp.ones((), tracked.dtype)
+    m = 1 / tracked.astype(mean.dtype) if momentum is None else momentum
+    unbiased = var * (count / max(count - 1, 1))
+
+    def mix(old: Array, new: Array) -> Array:
+        wide = old.astype(new.dtype)
+        return (wide + (new - wide) * m).astype(old.dtype)
+
+    return mix(running_mean, mean), mix(running_var, unbiased), tracked

@@ -1,0 +1,7 @@
+"""Saving and loading."""
+
+from ._files import (
+    FileInfo as FileInfo,
+    load as load,
+    save as save,
+)

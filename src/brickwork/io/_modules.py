@@ -1,0 +1,43 @@
+"""Networks and files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ..core import LoadReport, ModuleBase, Variable, walk
+from ..core._state import load_state
+from ..errors import CheckpointError
+from ._files import load, save
+
+
+def save_module(net: ModuleBase, path: str | os.PathLike[str]) -> None:
+    """Write a network's parameters and persistent buffers; see ``Module.save``."""
+    canonical: dict[int, str] = {}
+    aliases: dict[str, str] = {}
+    for name, item in walk(net, aliases=True):
+        if isinstance(item, Variable) and item.persistent:
+            first = canonical.setdefault(id(item), name)
+            if first != name:
+                aliases[name] = first
+    save(path, net.state_dict(), aliases=aliases)
+
+
+def load_module(
+    net: ModuleBase,
+    path: str | os.PathLike[str],
+    *,
+    strict: bool,
+    rename: Mapping[str, str] | Callable[[str], str] | None,
+) -> LoadReport:
+    """Take over a network's parameters and buffers from a file; see ``Module.load``."""
+    state = load(path)
+    if not isinstance(state, dict) or not all(hasattr(v, "shape") for v in state.values()):
+        kind = type(state).__name__
+        inside = f" with the entries {list(state)[:8]}" if isinstance(state, dict) else ""
+        raise CheckpointError(
+            f"{os.fspath(path)}: holds a {kind}{inside}, not a plain dict from names to arrays; open it with "
+            "bw.load and pass the part that belongs to the network to net.load_state_dict"
+        )
+    return load_state(net, state, strict=strict, rename=rename, what=os.fspath(path))

@@ -1,0 +1,97 @@
+"""The public :class:`Module`: the mechanism of ``core`` with files and summaries."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+from .core import LoadReport, ModuleBase
+
+
+class Module(ModuleBase):
+    """Base class of layers and networks.
+
+    Write ``__init__``, in which parameters and other modules become attributes, and ``forward``.
+    Attributes are the registry: modules, variables, and lists, tuples and dicts of them are found,
+    however deeply nested. Names are paths: ``hidden.weight``, ``layers.0.bias``. The same object in
+    two places is tied: it is counted, trained and saved once.
+
+    A layer whose parameters' shapes depend on its input leaves those sizes ``None`` and defines
+    ``build(self, *inputs)``, which completes them; it is called once, before the first ``forward``.
+
+    Calling a module eagerly runs it operation by operation; inside :func:`brickwork.compile` it
+    becomes part of one XLA program.
+
+    Example:
+        >>> import brickwork as bw
+        >>> from brickwork import nn
+        >>> import jax, jax.numpy as jnp
+        >>> class MLP(bw.Module):
+        ...     def __init__(self, width=256):
+        ...         self.hidden = nn.Linear(width)
+        ...         self.out = nn.Linear(10)
+        ...     def forward(self, x):
+        ...         return self.out(jax.nn.relu(self.hidden(x)))
+        >>> net = MLP()
+        >>> net
+        MLP(
+          (hidden): Linear(? → 256)
+          (out): Linear(? → 10)
+        )
+        >>> net(jnp.ones((2, 20))).shape
+        (2, 10)
+        >>> [name for name, _ in net.named_parameters()]
+        ['hidden.weight', 'hidden.bias', 'out.weight', 'out.bias']
+    """
+
+    __slots__ = ()
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write parameters and persistent buffers to a safetensors file, a tied one once.
+
+        The file is replaced atomically: it holds the old contents or the new.
+
+        Raises:
+            DeferredShapeError: a shape is not known yet; nothing is written.
+            CheckpointError: the file can't be written.
+        """
+        from .io._modules import save_module
+
+        save_module(self, path)
+
+    def load(
+        self,
+        path: str | os.PathLike[str],
+        strict: bool = True,
+        rename: dict[str, str] | Callable[[str], str] | None = None,
+    ) -> LoadReport:
+        """Take over parameters and buffers from a file; shapes not known yet are filled from it.
+
+        Args:
+            path: a file that :meth:`save` wrote, or any safetensors file with fitting names.
+            strict: whether names that are missing or unexpected are errors.
+            rename: ``{pattern: replacement}``, applied to the file's names with ``re.sub``, or a
+                function on names.
+
+        Returns:
+            What was missing or unexpected.
+
+        Raises:
+            LoadError: the contents don't fit; the network stays as it was.
+            CheckpointError: the file can't be read.
+        """
+        from .io._modules import load_module
+
+        return load_module(self, path, strict=strict, rename=rename)
+
+    def summary(self, *specs: Any) -> Any:
+        """A table of path, layer, output shape and parameters, to be printed.
+
+        Args:
+            *specs: what the network would be called with, as :func:`brickwork.spec` or arrays;
+                nothing is computed. Without them output shapes are left out.
+        """
+        from .inspect import summarize
+
+        return summarize(self, *specs)

@@ -1,0 +1,325 @@
+"""optax behind a stateful face."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ..core import Buffer, ModuleBase, Parameter, TrackedList
+from ..core._frame import note_module, outside
+from ..module import Module
+
+if TYPE_CHECKING:
+    import optax
+
+_REST = "rest"
+
+
+@dataclass(frozen=True)
+class _Rule:
+    """Which transformation is for which parameters; hashable, so that it can be a static argument."""
+
+    transformation: Any
+    groups: tuple[tuple[str, Any], ...]
+    names: tuple[str, ...]
+
+    def label(self, name: str) -> str:
+        """The group that a parameter belongs to: the first pattern that matches its whole path."""
+        return next((pattern for pattern, _ in self.groups if re.fullmatch(pattern, name)), _REST)
+
+    @property
+    def combined(self) -> Any:
+        if not self.groups:
+            return self.transformation
+        import optax
+
+        labels = {name: self.label(name) for name in self.names}
+        return optax.partition(dict(self.groups) | {_REST: self.transformation}, labels)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _init(rule: _Rule, values: dict[str, jax.Array]) -> Any:
+    with jax.numpy_dtype_promotion("standard"):  # optax mixes integer counts with floats
+        return rule.combined.init(values)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _update(rule: _Rule, grads: Any, state: Any, values: Any) -> tuple[Any, Any]:
+    import optax
+
+    with jax.numpy_dtype_promotion("standard"):
+        updates, state = rule.combined.update(grads, state, values)
+        return optax.apply_updates(values, updates), state
+
+
+class _Target:
+    """A network that the optimiser refers to without it becoming part of the optimiser's own state."""
+
+    __slots__ = ("net",)
+
+    def __init__(self, net: ModuleBase) -> None:
+        self.net = net
+
+
+class _Loose(Module):
+    """A module around a list of parameters, named as they are where they come from."""
+
+    def __init__(self, parameters: Sequence[Parameter]) -> None:
+        self.parameters_given = tuple(parameters)
+        names = [p.name or str(i) for i, p in enumerate(parameters)]
+        unique = len(set(names)) == len(names)
+        self.names = tuple(names if unique else (f"{i}.{n}" for i, n in enumerate(names)))
+
+    def edges(self) -> Iterator[tuple[str, Any]]:
+        yield from zip(self.names, self.parameters_given, strict=True)
+
+
+class Optimizer(Module):
+    """Updates the trainable parameters of a network with an optax transformation.
+
+    The optimiser's state lives in buffers, so it takes part in compiled functions, in ``state_dict``,
+    ``save`` and ``load``. It is created when first needed, for the parameters that are trainable then;
+    when some are frozen, added or replaced later, the others keep their state. A tied parameter has
+    one share.
+
+    Args:
+        net: a module, or a list of parameters.
+        transformation: an ``optax.GradientTransformation``.
+        groups: other transformations for some parameters, by pattern: ``{r".*bias": optax.sgd(0.1)}``.
+            A pattern is a regular expression that must match the whole path; the first that does wins.
+
+    Raises:
+        TypeError: arguments of other kinds.
+
+    Example:
+        >>> import brickwork as bw
+        >>> from brickwork import nn, optim
+        >>> import jax.numpy as jnp, optax
+        >>> net = nn.Linear(1)
+        >>> opt = optim.Optimizer(net, optax.sgd(0.1))
+        >>> loss, grads = bw.value_and_grad(lambda x: net(x).mean(), net)(jnp.ones((4, 3)))
+        >>> before = net.bias.value
+        >>> opt.step(grads)
+        >>> (net.bias - before).round(3)
+        Array([-0.1], dtype=float32)
+    """
+
+    def __init__(
+        self,
+        net: ModuleBase | Parameter | Sequence[Parameter],
+        transformation: optax.GradientTransformation,
+        groups: Mapping[str, optax.GradientTransformation] | None = None,
+    ) -> None:
+        self._target = _Target(_as_module(net))
+        _check_transformation(transformation, "transformation")
+        for pattern, other in (groups or {}).items():
+            _check_transformation(other, f"groups[{pattern!r}]")
+            re.compile(pattern)
+        self._transformation = transformation
+        self._groups = tuple((groups or {}).items())
+        self._buffers: TrackedList = TrackedList()
+        self._buffer_names: tuple[str, ...] = ()
+        self._tree: Any = None
+        self._covers: tuple[tuple[str, tuple[int, ...]], ...] = ()
+
+    def edges(self) -> Iterator[tuple[str, Any]]:
+        """The buffers of the state, under names such as ``0.mu.hidden.weight``."""
+        yield from zip(self._buffer_names, self._buffers, strict=True)
+
+    def name_of(self, item: Any) -> str | None:
+        """The name of a buffer; the list of buffers itself adds nothing to names."""
+        return "" if item is self._buffers else super().name_of(item)
+
+    @property
+    def net(self) -> Any:
+        """The network whose parameters are updated."""
+        return self._target.net
+
+    def targets(self) -> dict[str, Parameter]:
+        """The parameters that a step updates, by path: the trainable ones, a tied one once."""
+        note_module(self.net)
+        return {path: p for path, p in self.net.named_parameters() if p.trainable}
+
+    def step(self, grads: Mapping[str, Any] | None = None) -> None:
+        """Update the parameters once.
+
+        Args:
+            grads: gradients by path, as :func:`brickwork.value_and_grad` gives them. Without them those
+                in ``p.grad`` are used and then cleared; a parameter without one is left as it is.
+
+        Raises:
+            ValueError: the names or shapes of ``grads`` aren't those of the parameters, or no parameter
+                has a gradient.
+            DeferredShapeError: a shape is not known yet.
+        """
+        parameters = self.targets()
+        if grads is None:
+            given = _collected(parameters)
+            skipped = {path for path in parameters if path not in given}
+        else:
+            given, skipped = _matching(grads, parameters), set()
+        values = {path: p.value for path, p in parameters.items()}
+        for path in skipped:
+            given[path] = jnp.zeros_like(values[path])
+        self._prepare_state(parameters)
+        state = jax.tree_util.tree_unflatten(self._tree, [b.value for b in self._buffers])
+        new_values, new_state = _update(self._rule(tuple(values)), given, state, values)
+        for path, p in parameters.items():
+            if path not in skipped:
+                p.value = new_values[path]
+        for buffer, leaf in zip(self._buffers, jax.tree_util.tree_leaves(new_state), strict=True):
+            buffer.value = leaf
+        if grads is None:
+            for p in parameters.values():
+                p.grad = None
+
+    def zero_grad(self) -> None:
+        """Clear the gradients that :func:`brickwork.backward` has added up."""
+        for p in self.net.parameters():
+            p.grad = None
+
+    # -- hyperparameters -----------------------------------------------------------------------
+
+    @property
+    def hyperparameters(self) -> dict[str, Buffer]:
+        """Hyperparameters that may be changed while training, by name; changing one compiles nothing.
+
+        Those of transformations made with ``optax.inject_hyperparams``; for ``sgd``, ``adam`` and
+        ``adamw`` it is the learning rate. In a parameter group the name begins with its pattern.
+        """
+        self._prepare_state(self.targets())
+        found = {}
+        for name, buffer in zip(self._buffer_names, self._buffers, strict=True):
+            front, marker, last = name.rpartition("hyperparams.")
+            if marker:
+                group = next((p for p, _ in self._groups if f".{p}." in f".{front}"), "")
+                found[f"{group}: {last}" if group else last] = buffer
+        return found
+
+    @property
+    def learning_rate(self) -> Any:
+        """The learning rate, where the transformation has one that can be changed; assign to change it.
+
+        With parameter groups this is that of the parameters in no group; see ``hyperparameters``.
+        """
+        return self._learning_rate().value
+
+    @learning_rate.setter
+    def learning_rate(self, new: Any) -> None:
+        buffer = self._learning_rate()
+        buffer.value = jnp.asarray(new, buffer.dtype)
+
+    def _learning_rate(self) -> Buffer:
+        found = self.hyperparameters.get("learning_rate")
+        if found is None:
+            raise AttributeError(
+                "this optimiser's learning rate can't be changed: make its transformation with "
+                "optax.inject_hyperparams(optax.sgd)(learning_rate=0.1), or use optim.sgd, optim.adam, optim.adamw"
+            )
+        return found
+
+    # -- the state -----------------------------------------------------------------------------
+
+    def _rule(self, names: tuple[str, ...]) -> _Rule:
+        return _Rule(self._transformation, self._groups, names if self._groups else ())
+
+    def _prepare_state(self, parameters: dict[str, Parameter]) -> None:
+        """Create the state, or fit it to the parameters that are trained now."""
+        covers = tuple((path, p.known_shape) for path, p in parameters.items())
+        if covers == self._covers and self._tree is not None:
+            return
+        if not parameters:
+            raise ValueError("the optimiser has nothing to train: every parameter of the network is frozen")
+        with outside():
+            values = {path: p.value for path, p in parameters.items()}
+            state = _init(self._rule(tuple(values)), values)
+        leaves, tree = jax.tree_util.tree_flatten_with_path(state)
+        names = tuple(_leaf_name(path) for path, _ in leaves)
+        old = dict(zip(self._buffer_names, self._buffers, strict=True))
+        buffers = []
+        for name, (_, leaf) in zip(names, leaves, strict=True):
+            kept = old.get(name)
+            keep = kept is not None and kept.shape == leaf.shape and kept.dtype == leaf.dtype
+            with outside():
+                buffers.append(kept if keep else Buffer(leaf))
+        self._buffer_names = ()
+        self._buffers[:] = buffers
+        self._buffer_names, self._tree, self._covers = names, tree, covers
+
+    def state_dict(self) -> dict[str, jax.Array]:
+        """The state by name, created first if need be."""
+        self._prepare_state(self.targets())
+        return super().state_dict()
+
+    def load_state_dict(self, state: Any, strict: bool = True, rename: Any = None) -> Any:
+        """Take over a state that :meth:`state_dict` gave; see ``Module.load_state_dict``."""
+        self._prepare_state(self.targets())
+        return super().load_state_dict(state, strict=strict, rename=rename)
+
+    def extra_repr(self) -> str:
+        return f"{len(self._buffers)} arrays of state for a {type(self.net).__name__}"
+
+
+def _leaf_name(path: Any) -> str:
+    parts = []
+    for key in path:
+        for attribute in ("name", "key", "idx"):
+            if hasattr(key, attribute):
+                parts.append(str(getattr(key, attribute)))
+                break
+    return ".".join(parts)
+
+
+def _as_module(net: Any) -> ModuleBase:
+    net = getattr(net, "__brickwork_module__", net)
+    if isinstance(net, ModuleBase):
+        return net
+    parameters = [net] if isinstance(net, Parameter) else net
+    if isinstance(parameters, (list, tuple)) and parameters and all(isinstance(p, Parameter) for p in parameters):
+        return _Loose(parameters)
+    raise TypeError(f"an optimiser takes a module or a non-empty list of parameters, got {type(net).__name__}: {net!r:.60}")
+
+
+def _check_transformation(transformation: Any, what: str) -> None:
+    if not (hasattr(transformation, "init") and hasattr(transformation, "update")):
+        raise TypeError(
+            f"{what} must be an optax.GradientTransformation such as optax.adam(1e-3), "
+            f"got {type(transformation).__name__}"
+        )
+
+
+def _collected(parameters: dict[str, Parameter]) -> dict[str, Any]:
+    given = {path: p.grad for path, p in parameters.items()}
+    given = {path: g for path, g in given.items() if g is not None}
+    if not given:
+        raise ValueError(
+            "step() without gradients: no parameter has one; call bw.backward(fn, net)(...) first, or pass "
+            "the gradients that bw.value_and_grad returns"
+        )
+    return given
+
+
+def _matching(grads: Any, parameters: dict[str, Parameter]) -> dict[str, Any]:
+    if not isinstance(grads, Mapping):
+        raise TypeError(f"step: grads must be a dict from path to array, got {type(grads).__name__}")
+    missing = [path for path in parameters if path not in grads]
+    extra = [path for path in grads if path not in parameters]
+    if missing or extra:
+        raise ValueError(
+            "step: the gradients aren't those of the optimiser's parameters: "
+            + (f"missing {missing[:5]}{' ...' if len(missing) > 5 else ''}" if missing else "")
+            + (" and " if missing and extra else "")
+            + (f"unexpected {extra[:5]}{' ...' if len(extra) > 5 else ''}" if extra else "")
+            + ". Differentiate by the same network: bw.value_and_grad(fn, net)."
+        )
+    for path, p in parameters.items():
+        if tuple(np.shape(grads[path])) != p.shape:
+            raise ValueError(f"step: the gradient of {path!r} has shape {np.shape(grads[path])}, the parameter {p.shape}")
+    return {path: grads[path] for path in parameters}

@@ -1,0 +1,167 @@
+"""The usual optimisers, by their usual names."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from ..core import ModuleBase, Parameter
+from ._optimizer import Optimizer
+
+Net = ModuleBase | Parameter | Sequence[Parameter]
+Rate = float | Callable[[Any], Any]
+Groups = Mapping[str, Mapping[str, Any]] | None
+
+
+def sgd(
+    net: Net,
+    learning_rate: Rate,
+    momentum: float = 0.0,
+    nesterov: bool = False,
+    weight_decay: float = 0.0,
+    groups: Groups = None,
+) -> Optimizer:
+    """Stochastic gradient descent, with momentum if wished.
+
+    v <- momentum * v + g + weight_decay * p;  p <- p - learning_rate * v
+
+    Args:
+        net: a module, or a list of parameters.
+        learning_rate: a number, which ``opt.learning_rate = ...`` changes without compiling anew, or a
+            schedule, such as ``optax.cosine_decay_schedule(0.1, 1000)``.
+        momentum: the factor of the running sum of gradients.
+        nesterov: whether to look ahead.
+        weight_decay: L2 penalty, added to the gradient as in PyTorch.
+        groups: other settings for some parameters, by pattern, full match on the path, first match
+            wins: ``{r".*bias": {"weight_decay": 0.0}}``.
+
+    Raises:
+        ValueError: a negative setting, or Nesterov without momentum.
+        TypeError: an unknown setting in a group.
+
+    Example:
+        >>> from brickwork import nn, optim
+        >>> opt = optim.sgd(nn.Linear(1, in_features=2), 0.1, momentum=0.9)
+        >>> opt.learning_rate = 0.01
+    """
+    settings = dict(
+        learning_rate=learning_rate, momentum=momentum, nesterov=nesterov, weight_decay=weight_decay
+    )
+    return _make(net, "sgd", _sgd, settings, groups)
+
+
+def adam(
+    net: Net,
+    learning_rate: Rate = 1e-3,
+    b1: float = 0.9,
+    b2: float = 0.999,
+    eps: float = 1e-8,
+    groups: Groups = None,
+) -> Optimizer:
+    """Adam (Kingma and Ba, 2015, https://arxiv.org/abs/1412.6980).
+
+    Args:
+        net: a module, or a list of parameters.
+        learning_rate: a number or a schedule; see :func:`sgd`.
+        b1: the decay of the running mean of gradients.
+        b2: the decay of the running mean of their squares.
+        eps: added to the root of the latter.
+        groups: other settings for some parameters, by pattern; see :func:`sgd`.
+
+    Example:
+        >>> from brickwork import nn, optim
+        >>> opt = optim.adam(nn.Linear(1, in_features=2), 1e-3)
+        >>> sorted(opt.state_dict())[:2]
+        ['count', 'hyperparams.learning_rate']
+    """
+    return _make(net, "adam", _adam, dict(learning_rate=learning_rate, b1=b1, b2=b2, eps=eps), groups)
+
+
+def adamw(
+    net: Net,
+    learning_rate: Rate = 1e-3,
+    b1: float = 0.9,
+    b2: float = 0.999,
+    eps: float = 1e-8,
+    weight_decay: float = 0.01,
+    groups: Groups = None,
+) -> Optimizer:
+    """Adam with decoupled weight decay (Loshchilov and Hutter, 2019, https://arxiv.org/abs/1711.05101).
+
+    Args:
+        net: a module, or a list of parameters.
+        learning_rate: a number or a schedule; see :func:`sgd`.
+        b1, b2, eps: as in :func:`adam`.
+        weight_decay: the share of a parameter, times the learning rate, that each step takes away.
+        groups: other settings for some parameters, by pattern; see :func:`sgd`.
+
+    Example:
+        >>> from brickwork import nn, optim
+        >>> net = nn.Linear(1, in_features=2)
+        >>> opt = optim.adamw(net, 1e-3, groups={r".*bias": {"weight_decay": 0.0}})
+    """
+    settings = dict(learning_rate=learning_rate, b1=b1, b2=b2, eps=eps, weight_decay=weight_decay)
+    return _make(net, "adamw", _adamw, settings, groups)
+
+
+def _make(
+    net: Net, name: str, rule: Callable[..., Any], settings: dict[str, Any], groups: Groups
+) -> Optimizer:
+    _check(name, settings)
+    others = {}
+    for pattern, changes in (groups or {}).items():
+        if not isinstance(changes, Mapping):
+            raise TypeError(f"{name}: groups[{pattern!r}] must be a dict of settings, got {type(changes).__name__}")
+        unknown = sorted(set(changes) - set(settings))
+        if unknown:
+            raise TypeError(f"{name}: groups[{pattern!r}] has unknown settings {unknown}; known are {sorted(settings)}")
+        merged = settings | dict(changes)
+        _check(f"{name}: groups[{pattern!r}]", merged)
+        others[pattern] = _inject(rule, merged)
+    return Optimizer(net, _inject(rule, settings), groups=others)
+
+
+def _check(what: str, settings: dict[str, Any]) -> None:
+    for key, value in settings.items():
+        if key == "learning_rate" and callable(value):
+            continue
+        if isinstance(value, str) or not hasattr(value, "__float__"):
+            raise TypeError(f"{what}: {key} must be a number, got {value!r}")
+        if not float(value) >= 0:
+            raise ValueError(f"{what}: {key} must not be negative, got {value!r}")
+        if key in ("b1", "b2", "momentum") and not float(value) < 1:
+            raise ValueError(f"{what}: {key} must be below 1, got {value!r}")
+    if settings.get("nesterov") and not settings.get("momentum"):
+        raise ValueError(f"{what}: nesterov=True needs a momentum")
+
+
+def _inject(rule: Callable[..., Any], settings: dict[str, Any]) -> Any:
+    """The transformation with its learning rate as part of the state, where it can be changed."""
+    import optax
+
+    fixed = {k: v for k, v in settings.items() if k != "learning_rate"}
+
+    def with_rate(learning_rate: Any) -> Any:
+        return rule(learning_rate, **fixed)
+
+    return optax.inject_hyperparams(with_rate)(learning_rate=settings["learning_rate"])
+
+
+def _sgd(learning_rate: Any, momentum: float, nesterov: bool, weight_decay: float) -> Any:
+    import optax
+
+    plain = optax.sgd(learning_rate, momentum=momentum or None, nesterov=nesterov)
+    return optax.chain(optax.add_decayed_weights(weight_decay), plain) if weight_decay else plain
+
+
+def _adam(learning_rate: Any, b1: float, b2: float, eps: float) -> Any:
+    import optax
+
+    return optax.adam(learning_rate, b1=b1, b2=b2, eps=eps)
+
+
+def _adamw(learning_rate: Any, b1: float, b2: float, eps: float, weight_decay: float) -> Any:
+    import optax
+
+    return optax.adamw(learning_rate, b1=b1, b2=b2, eps=eps, weight_decay=weight_decay)

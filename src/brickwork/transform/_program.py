@@ -1,0 +1,398 @@
+"""One traced and compiled variant of a function, and what it assumes about the world."""
+
+from __future__ import annotations
+
+import sys
+import time
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ..core import Frame, ModuleBase, Structure, Variable
+from ..core._control import explain_concretization
+from ..core._deferred import is_box
+from ..core._epoch import EPOCH
+from ..core._frame import leak
+from ..core._jax import Tracer, evaluate_jaxpr, used_inputs
+from ..core._variable import LENDS, Slot
+from ..errors import TraceLeakError
+from ._guards import Guards
+from ._signature import Signature
+
+_ROUNDS = 20
+
+
+class CompileFrame(Frame):
+    """The frame at the root of a program: values read here become its inputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.unknown: dict[int, Variable] = {}
+        self.noted: dict[int, ModuleBase] = {}
+
+    def resolve(self, variable: Any) -> Any:
+        value = variable.concrete()
+        if variable._trace is None:
+            self.unknown[id(variable)] = variable
+        return value
+
+    def note(self, module: Any) -> None:
+        self.noted[id(module)] = module
+
+
+class Stale(Exception):
+    """JAX asked for a retrace: the inputs or its settings aren't those the program was traced with."""
+
+
+def aval_of(variable: Variable) -> Any:
+    """What a program depends on in the value of a variable."""
+    if isinstance(variable, Slot):
+        leaves, tree = jax.tree_util.tree_flatten(variable.concrete())
+        return (tree, tuple((x.shape, x.dtype) for x in leaves))
+    value = variable.concrete()
+    return (value.shape, value.dtype)
+
+
+class _Traced:
+    """What comes out of tracing a function once every variable it reads is known."""
+
+    def __init__(self, fn: Callable[..., Any], signature: Signature, known: dict[int, Variable]) -> None:
+        for _ in range(_ROUNDS):
+            self.inputs = list(known.values())
+            self.frame = CompileFrame()
+            values = [v.concrete() for v in self.inputs]
+            try:
+                self.jaxpr, shapes = jax.make_jaxpr(
+                    lambda v, a: self._pure(fn, signature, v, a), return_shape=True
+                )(values, signature.arrays)
+            except jax.errors.ConcretizationTypeError as error:
+                raise explain_concretization(error, "compilation") from error
+            if not self.frame.unknown:
+                break
+            known.update(self.frame.unknown)
+        else:
+            raise TraceLeakError(
+                f"every trace of {getattr(fn, '__name__', fn)!r} reads new variables; "
+                "create variables before the compiled function, not inside"
+            )
+        self.write_tree = jax.tree_util.tree_structure(shapes[1])
+        self.write_shapes = shapes[1]
+
+    def _pure(self, fn: Any, signature: Signature, values: list[Any], arrays: list[Any]) -> Any:
+        args, kwargs = signature.rebuild(arrays)
+        with self.frame as frame:
+            for variable, value in zip(self.inputs, values, strict=True):
+                frame.bind(variable, value)
+            out = fn(*args, **kwargs)
+            results = self._split(out)
+            written, new = frame.writes()
+            kept = [i for i, v in enumerate(written) if v._trace is None]
+            self.cleared = [written[i] for i in kept if new[i] is None]
+            self.written = [written[i] for i in kept if new[i] is not None]
+            return results, [new[i] for i in kept if new[i] is not None]
+
+    def _split(self, out: Any) -> list[Any]:
+        """The arrays in a result; everything else in it is kept aside and returned as it is."""
+        leaves, self.out_tree = jax.tree_util.tree_flatten(out, is_leaf=is_box)
+        self.out_static: list[Any] = []
+        arrays = []
+        for leaf in leaves:
+            if isinstance(leaf, ModuleBase):
+                raise TypeError(
+                    f"a compiled function returned a {type(leaf).__name__}; modules are changed in place, "
+                    "so there is no need to return them"
+                )
+            if isinstance(leaf, Variable):
+                leaf = leaf.value
+            if hasattr(leaf, "shape") and hasattr(leaf, "dtype"):
+                arrays.append(jnp.asarray(leaf))
+                self.out_static.append(_ARRAY)
+            else:
+                self.out_static.append(leaf)
+        return arrays
+
+
+_ARRAY = object()
+
+ARRAY_TYPE: list[Any] = [None]
+"""The concrete type of arrays; filled in once a backend exists, which importing must not start."""
+
+
+def learn_array_type() -> None:
+    """Fill in :data:`ARRAY_TYPE`."""
+    if ARRAY_TYPE[0] is None:
+        ARRAY_TYPE[0] = type(jax.device_put(np.zeros((), np.float32)))
+
+
+class Program:
+    """A compiled variant of a function with its assumptions.
+
+    Inputs and outputs are variables: either particular ones, or the i-th variable of the modules that
+    were passed as arguments, so that equal modules share a program.
+    """
+
+    def __init__(
+        self, fn: Callable[..., Any], signature: Signature, guards: Guards, boxes: Structure, donate: bool
+    ) -> None:
+        started = time.perf_counter()
+        self.footprint = signature.footprint()
+        self.guards = guards
+        self.name = getattr(fn, "__name__", type(fn).__name__)
+        traced = _Traced(fn, signature, _initial_inputs(guards, boxes))
+        self.donate = donate
+        self._arrange(traced, boxes)
+        self._assume(traced, guards, boxes)
+        guards.release()
+        self.trace_seconds = time.perf_counter() - started
+        self.compile_seconds = 0.0
+        self.executable: Any = None
+        self.frozen = False
+
+    def _arrange(self, traced: _Traced, boxes: Structure) -> None:
+        """Decide which variables are inputs, which of those may be overwritten, and in what order."""
+        number = {id(v): i for i, v in enumerate(boxes.variables)}
+        used = iter(used_inputs(traced.jaxpr))
+        write_shapes = {id(v): s for v, s in zip(traced.written, traced.write_shapes, strict=True)}
+        placement: list[tuple[str, int]] = []  # of every traced input, in order
+        read_only: list[Variable] = []
+        overwritten: list[Variable] = []
+        for variable in traced.inputs:
+            leaves = jax.tree_util.tree_leaves(variable.concrete())
+            if not any([next(used) for _ in leaves]) and leaves:
+                placement.append(("unused", 0))
+            elif self.donate and id(variable) in write_shapes and _same_avals(variable, write_shapes[id(variable)]):
+                placement.append(("overwritten", len(overwritten)))
+                overwritten.append(variable)
+            else:
+                placement.append(("read_only", len(read_only)))
+                read_only.append(variable)
+
+        def source(variable: Variable) -> Variable | int:
+            return number.get(id(variable), variable)
+
+        self.read_only = [source(v) for v in read_only]
+        self.overwritten = [source(v) for v in overwritten]
+        self.written = [source(v) for v in traced.written]
+        self.cleared = [source(v) for v in traced.cleared]
+        self.avals = [aval_of(v) for v in (*read_only, *overwritten)]
+        self.jitted = self._jit(traced, placement)
+
+    def _jit(self, traced: _Traced, placement: list[tuple[str, int]]) -> Any:
+        jaxpr, consts = traced.jaxpr.jaxpr, traced.jaxpr.consts
+        counts = [len(jax.tree_util.tree_leaves(v.concrete())) for v in traced.inputs]
+        write_tree, out_tree = traced.write_tree, traced.out_tree
+        n_results = sum(s is _ARRAY for s in traced.out_static)
+        plain = n_results == len(traced.out_static)
+        self.out_tree = None if plain else out_tree
+        self.out_static = traced.out_static
+
+        def program(read_only: list[Any], overwritten: list[Any], arrays: list[Any]) -> Any:
+            if self.frozen:
+                raise Stale
+            groups = {"read_only": read_only, "overwritten": overwritten}
+            flat: list[Any] = []
+            for (group, i), count in zip(placement, counts, strict=True):
+                flat += [None] * count if group == "unused" else jax.tree_util.tree_leaves(groups[group][i])
+            outputs = evaluate_jaxpr(jaxpr, consts, [*flat, *arrays])
+            results, writes = outputs[:n_results], outputs[n_results:]
+            out = jax.tree_util.tree_unflatten(out_tree, results) if plain else results
+            return out, jax.tree_util.tree_unflatten(write_tree, writes)
+
+        program.__name__ = program.__qualname__ = self.name
+        return jax.jit(program, donate_argnums=(1,))
+
+    def _assume(self, traced: _Traced, guards: Guards, boxes: Structure) -> None:
+        """Record the modules that the trace depended on and what they look like now."""
+        in_boxes = {id(m) for m in boxes.modules}
+        noted = {id(m): m for m in (*guards.roots, *traced.frame.noted.values())}
+        roots = [m for i, m in noted.items() if i not in in_boxes]
+        covered: set[int] = set()
+        tops = []
+        for root in roots:  # a root inside an earlier one adds nothing
+            if id(root) not in covered:
+                tops.append(root)
+                covered |= {id(m) for m in Structure([root]).modules}
+        self.roots = [weakref.ref(m) for m in tops]
+        structure = Structure(tops)
+        self.encoding = structure.encoding
+        self.identities = _identities(structure)
+        self.overlap = _overlap(structure, boxes)
+        self.modules = [weakref.ref(m) for m in structure.modules]
+        for module in (*structure.modules, *boxes.modules):
+            module._bw.watched = True
+
+    def roots_alive(self) -> list[ModuleBase] | None:
+        """The modules that the program depends on, or ``None`` when one is gone."""
+        roots = [r() for r in self.roots]
+        return None if any(r is None for r in roots) else roots  # type: ignore[return-value]
+
+    def fits(self, boxes: Structure) -> bool:
+        """Whether the assumptions hold now, for these arguments."""
+        roots = self.roots_alive()
+        if roots is None or self.guards.changed() is not None:
+            return False
+        structure = Structure(roots)
+        return (
+            structure.encoding == self.encoding
+            and _identities(structure) == self.identities
+            and _overlap(structure, boxes) == self.overlap
+            and [aval_of(v) for v in self.inputs(boxes)] == self.avals
+        )
+
+    def inputs(self, boxes: Structure) -> list[Variable]:
+        """The variables read, for particular arguments."""
+        return [boxes.variables[s] if isinstance(s, int) else s for s in (*self.read_only, *self.overwritten)]
+
+    def difference(self, other: Program) -> str | None:
+        """In words, how the modules of another program differ from those of this one."""
+        if self.encoding == other.encoding:
+            return None if self.avals == other.avals else "the shape or dtype of a variable"
+        for reference in self.modules:
+            module = reference()
+            if module is None:
+                return "a module that was replaced"
+        found = _first_difference(self.encoding.code, other.encoding.code, "")
+        return f"a changed attribute: {found}" if found else "the structure of a module"
+
+    def compile(self, read_only: list[Any], overwritten: list[Any], arrays: list[Any]) -> None:
+        """Lower and compile for these values; calls of ``jitted`` find the result in JAX's cache."""
+        started = time.perf_counter()
+        lowered = self.jitted.lower(read_only, overwritten, arrays)
+        middle = time.perf_counter()
+        self.executable = lowered.compile()
+        self.trace_seconds += middle - started
+        self.compile_seconds = time.perf_counter() - middle
+        self.frozen = True
+
+
+def _first_difference(old: Any, new: Any, name: str) -> str | None:
+    """The name of the first attribute that differs between two encodings, with both values."""
+    if old == new:
+        return None
+    if not (isinstance(old, tuple) and isinstance(new, tuple) and len(old) == len(new)):
+        return f"{name} ({old!r:.40} became {new!r:.40})" if name else None
+    if len(old) == 2 and isinstance(old[0], str) and old[0] == new[0]:
+        name = f"{name}.{old[0]}" if name else old[0]
+        return _first_difference(old[1], new[1], name)
+    for a, b in zip(old, new, strict=True):
+        if a != b:
+            return _first_difference(a, b, name)
+    return None
+
+
+def _initial_inputs(guards: Guards, boxes: Structure) -> dict[int, Variable]:
+    """The variables that the function can be seen to reach, as a first guess at what it reads."""
+    found = Structure([*guards.roots, *guards.variables]).variables
+    return {id(v): v for v in (*boxes.variables, *found) if v._trace is None and (v.is_drawn or v.is_drawable)}
+
+
+def _identities(structure: Structure) -> tuple[int, ...]:
+    return tuple(id(x) for x in (*structure.modules, *structure.variables))
+
+
+def _overlap(structure: Structure, boxes: Structure) -> tuple[tuple[int, int], ...]:
+    """Which variables of the arguments are reached from outside too: (number there, identity)."""
+    if not boxes.variables:
+        return ()
+    outside = {id(v) for v in structure.variables}
+    return tuple((i, id(v)) for i, v in enumerate(boxes.variables) if id(v) in outside)
+
+
+def _same_avals(variable: Variable, shapes: Any) -> bool:
+    leaves, tree = jax.tree_util.tree_flatten(variable.concrete())
+    new, new_tree = jax.tree_util.tree_flatten(shapes)
+    return tree == new_tree and all(
+        a.shape == b.shape and a.dtype == b.dtype for a, b in zip(leaves, new, strict=True)
+    )
+
+
+class _Probe:
+    __slots__ = ("_value",)
+
+    def __init__(self) -> None:
+        self._value = object()
+
+
+def _holders(box: Any) -> int:
+    value = box._value
+    return sys.getrefcount(value)
+
+
+_ALONE = _holders(_Probe())
+"""The reference count of an array that only its variable holds, as :func:`_holders` sees it."""
+
+
+class Ready:
+    """A program together with the variables of one set of arguments: all that a call needs."""
+
+    __slots__ = ("cleared", "epoch", "jitted", "lends", "overwritten", "program", "read_only", "watch", "written")
+
+    def __init__(self, program: Program, boxes: Structure, dispose: Callable[[Any], None]) -> None:
+        self.program = program
+        self.jitted = program.jitted
+
+        def resolve(sources: list[Any]) -> list[Any]:
+            return [boxes.variables[s] if isinstance(s, int) else s for s in sources]
+
+        self.read_only = resolve(program.read_only)
+        self.overwritten = resolve(program.overwritten)
+        self.written = resolve(program.written)
+        self.cleared = resolve(program.cleared)
+        modules = [m for m in (r() for r in program.modules) if m is not None]
+        self.watch = [weakref.ref(m, dispose) for m in (*modules, *boxes.modules)]
+        for module in boxes.modules:
+            module._bw.watched = True
+        self.lends: object = None
+        self.epoch: object = EPOCH[0]
+
+    def run(self, arrays: list[Any]) -> Any:
+        """Call the program and write its results back."""
+        if LENDS[0] is not self.lends:
+            self.protect()
+        out, writes = self.jitted(
+            [v._value for v in self.read_only], [v._value for v in self.overwritten], arrays
+        )
+        if writes and type(writes[0]) is not ARRAY_TYPE[0]:
+            self.check(writes)
+        for variable, value in zip(self.written, writes, strict=True):
+            variable._value = value
+        for variable in self.cleared:
+            variable._value = None
+        return out if self.program.out_tree is None else self.rebuild(out)
+
+    def check(self, writes: list[Any]) -> None:
+        """Refuse to store tracers: the function was called inside a raw JAX transform."""
+        for variable, value in zip(self.written, writes, strict=True):
+            if any(isinstance(x, Tracer) for x in jax.tree_util.tree_leaves(value)):
+                raise leak(variable, "a compiled function that a raw JAX transform called")
+
+    def protect(self) -> None:
+        """Copy the arrays about to be overwritten that someone else may hold, so that theirs survive."""
+        token = LENDS[0]
+        for variable in self.overwritten:
+            if variable._lent or _holders(variable) > _ALONE:
+                variable._value = jax.tree_util.tree_map(_copy, variable._value)
+                variable._lent = False
+        self.lends = token
+
+    def rebuild(self, arrays: list[Any]) -> Any:
+        """A result that has more than arrays in it."""
+        given = iter(arrays)
+        leaves = [next(given) if s is _ARRAY else s for s in self.program.out_static]
+        return jax.tree_util.tree_unflatten(self.program.out_tree, leaves)
+
+    def compile(self, arrays: list[Any]) -> None:
+        """Compile the program for the present values."""
+        self.protect()
+        self.program.compile(
+            [v._value for v in self.read_only], [v._value for v in self.overwritten], arrays
+        )
+
+
+def _copy(array: jax.Array) -> jax.Array:
+    # Unlike jnp.copy this compiles nothing, and without a device it keeps the array's placement.
+    return jax.device_put(array, may_alias=False)

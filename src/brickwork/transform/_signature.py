@@ -1,0 +1,118 @@
+"""How a call looks to a compiled function: which arguments are traced, and a key for the rest."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from ..core import ModuleBase, Variable
+from ..core._deferred import is_box
+from ..core._jax import Tracer
+from ..core._structure import Static
+
+
+class Signature:
+    """The arguments of one call, taken apart.
+
+    ``arrays`` are traced. ``boxes`` are modules and variables, whose contents are inputs and whose
+    structure is part of the program's key. Everything else is static, hashed into ``key``.
+    """
+
+    __slots__ = ("arrays", "boxes", "key", "kinds", "leaves", "traced", "tree")
+
+    def __init__(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self.leaves, self.tree = jax.tree_util.tree_flatten((args, kwargs), is_leaf=is_box)
+        self.arrays: list[Any] = []
+        self.boxes: list[Any] = []
+        self.kinds: list[str] = []
+        self.traced = False
+        parts: list[Any] = []
+        for leaf in self.leaves:
+            if isinstance(leaf, (ModuleBase, Variable)):
+                self.kinds.append("box")
+                self.boxes.append(leaf)
+                parts.append("box")
+            elif isinstance(leaf, (jax.Array, np.ndarray, np.generic)):
+                self.kinds.append("array")
+                self.arrays.append(leaf)
+                self.traced = self.traced or isinstance(leaf, Tracer)
+                parts.append(array_key(leaf))
+            else:
+                self.kinds.append("static")
+                parts.append(Static(leaf))
+        self.key = (self.tree, tuple(parts))
+
+    def rebuild(self, arrays: list[Any]) -> tuple[Any, Any]:
+        """The arguments again, with other values in place of the arrays."""
+        given = iter(arrays)
+        leaves = [next(given) if k == "array" else x for k, x in zip(self.kinds, self.leaves, strict=True)]
+        return jax.tree_util.tree_unflatten(self.tree, leaves)
+
+    def footprint(self) -> Signature:
+        """What is worth keeping of a call to compare later ones with; holds no arrays or modules."""
+        kept = object.__new__(Signature)
+        kept.tree, kept.key = self.tree, self.key
+        return kept
+
+    def check_static(self, fn: Callable[..., Any]) -> None:
+        """Refuse static arguments that can't be hashed, and so would be traced anew at every call."""
+        for kind, leaf, path in zip(self.kinds, self.leaves, self.paths(fn), strict=True):
+            if kind != "static":
+                continue
+            try:
+                hash(leaf)
+            except TypeError:
+                raise TypeError(
+                    f"argument {path} is a {type(leaf).__name__}, which is neither an array nor hashable; "
+                    "pass it as an array, make it hashable (a frozen dataclass, a tuple), or capture it "
+                    "in a closure"
+                ) from None
+
+    def paths(self, fn: Callable[..., Any]) -> list[str]:
+        """A readable name for every leaf, such as ``x`` or ``batch['image']``."""
+        skeleton = jax.tree_util.tree_unflatten(self.tree, list(range(len(self.key[1]))))
+        flat = jax.tree_util.tree_flatten_with_path(skeleton)[0]
+        names = _argument_names(fn)
+        result = []
+        for path, _ in flat:
+            which, first, *rest = path
+            if which.idx == 0:
+                name = names[first.idx] if first.idx < len(names) else f"#{first.idx}"
+            else:
+                name = str(first.key)
+            result.append(name + jax.tree_util.keystr(tuple(rest)))
+        return result
+
+
+def array_key(array: Any) -> tuple[Any, ...]:
+    """What a program depends on in an array."""
+    return (array.shape, array.dtype, getattr(array, "weak_type", False))
+
+
+def _argument_names(fn: Callable[..., Any]) -> list[str]:
+    try:
+        parameters = inspect.signature(fn).parameters
+    except (TypeError, ValueError):
+        return []
+    return [n for n, p in parameters.items() if p.kind != p.VAR_POSITIONAL]
+
+
+def difference(fn: Callable[..., Any], old: Signature, new: Signature) -> str | None:
+    """In words, how a call differs from an earlier one."""
+    if old.tree != new.tree:
+        return "the number or nesting of the arguments"
+    for name, a, b in zip(new.paths(fn), old.key[1], new.key[1], strict=True):
+        if a != b:
+            return f"argument {name!r}: {_show(a)} became {_show(b)}"
+    return None
+
+
+def _show(part: Any) -> str:
+    if isinstance(part, tuple):
+        shape, dtype, weak = part
+        return f"{dtype}[{', '.join(map(str, shape))}]{' (weakly typed)' if weak else ''}"
+    return f"{part!r:.60}"
