@@ -116,9 +116,7 @@ def draw_curves(history: list[dict[str, float]], path: Path) -> None:
     plt.close(figure)
 
 
-def draw_mistakes(
-    images: np.ndarray, labels: np.ndarray, guesses: np.ndarray, path: Path, limit: int = 32
-) -> int:
+def draw_mistakes(images: np.ndarray, labels: np.ndarray, guesses: np.ndarray, path: Path, limit: int = 32) -> int:
     """A page of the digits that were taken for others; returns how many there are in all."""
     from matplotlib import pyplot as plt
 
@@ -205,8 +203,12 @@ def main() -> None:
                 "validation accuracy": float(np.mean(logits.argmax(-1) == val_labels)),
             }
             history.append(row)
-            numbers = ", ".join(f"{name} {value:.4f}" for name, value in row.items())
-            progress.console.print(f"epoch {epoch:2d}: {numbers}")
+            progress.console.print(
+                f"epoch {epoch:2d}: loss {row['training loss']:.4f}, "
+                f"accuracy {row['training accuracy']:.1%}; "
+                f"validation loss {row['validation loss']:.4f}, "
+                f"accuracy {row['validation accuracy']:.1%}"
+            )
     times["the other steps"] = time.perf_counter() - clock - times["first step"]
 
     clock = time.perf_counter()
@@ -229,7 +231,12 @@ def main() -> None:
     console.print(f"\nvalidation accuracy {accuracy:.2%}; the loaded network predicts the same")
     console.print(f"files in {args.out}: " + ", ".join(sorted(p.name for p in args.out.iterdir())))
     console.print(", ".join(f"{name} {seconds:.2f} s" for name, seconds in times.items()))
-    console.print(f"all {time.perf_counter() - started:.1f} s; {train_step.stats()}")
+    stats = train_step.stats()
+    compiling = stats.trace_seconds + stats.compile_seconds
+    console.print(
+        f"all {time.perf_counter() - started:.1f} s; the training step was called {stats.calls} "
+        f"times and compiled {stats.compilations} time(s), in {compiling:.2f} s"
+    )
     if accuracy < args.target:
         raise SystemExit(f"less than the {args.target:.0%} that this run was to reach")
 

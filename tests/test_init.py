@@ -97,7 +97,8 @@ def test_scale_follows_from_the_fans(initializer, std):
 
 
 @pytest.mark.parametrize(
-    "initializer", [init.normal(), init.xavier_uniform(), init.kaiming_normal(), init.lecun_uniform()]
+    "initializer",
+    [init.normal(), init.xavier_uniform(), init.kaiming_normal(), init.lecun_uniform()],
 )
 @pytest.mark.parametrize("dtype", ["complex64", "complex128"])
 def test_complex_values_have_the_variance_of_real_ones(initializer, dtype):
@@ -157,9 +158,20 @@ def test_dirac_as_torch(shape, groups):
 
 def test_gains_as_torch():
     torch = pytest.importorskip("torch")
-    names = ["linear", "conv1d", "conv_transpose3d", "sigmoid", "tanh", "relu", "selu", "leaky_relu"]
+    names = [
+        "linear",
+        "conv1d",
+        "conv_transpose3d",
+        "sigmoid",
+        "tanh",
+        "relu",
+        "selu",
+        "leaky_relu",
+    ]
     for name in names:
         assert init.calculate_gain(name) == pytest.approx(torch.nn.init.calculate_gain(name))
+    default = torch.nn.init.calculate_gain("leaky_relu")
+    assert init.calculate_gain("leaky_relu") == pytest.approx(default)
     ours = init.calculate_gain("leaky_relu", 0.3)
     assert ours == pytest.approx(torch.nn.init.calculate_gain("leaky_relu", 0.3))
 
@@ -258,8 +270,7 @@ def test_empty_weights(initializer, shape):
         (
             lambda: init.truncated_normal(0.0, 5.0),
             ValueError,
-            "truncated_normal(std=0.0, mean=5.0, low=-2.0, high=2.0): with std=0, mean must lie "
-            "between low and high",
+            "truncated_normal(std=0.0, mean=5.0, low=-2.0, high=2.0): with std=0, mean must lie between low and high",
         ),
         (
             lambda: init.truncated_normal(0.01, low=1.0),
@@ -301,9 +312,7 @@ def test_wrong_arguments(make, error, message):
         make()
 
 
-@pytest.mark.parametrize(
-    "initializer", [init.xavier_uniform(), init.kaiming_normal(), init.lecun_normal()], ids=repr
-)
+@pytest.mark.parametrize("initializer", [init.xavier_uniform(), init.kaiming_normal(), init.lecun_normal()], ids=repr)
 def test_too_few_dimensions_for_fans(initializer):
     message = (
         f"{initializer!r} (for parameter 'out.bias'): shape (5,) has fewer than the 2 dimensions, "
@@ -330,9 +339,7 @@ def test_shapes_that_do_not_fit(initializer, shape, message):
         draw(initializer, shape)
 
 
-@pytest.mark.parametrize(
-    "initializer", [init.normal(), init.uniform(), init.orthogonal(), init.sparse(0.5)], ids=repr
-)
+@pytest.mark.parametrize("initializer", [init.normal(), init.uniform(), init.orthogonal(), init.sparse(0.5)], ids=repr)
 def test_random_values_do_not_fill_integers(initializer):
     message = re.escape(repr(initializer)) + " fills .*parameters only, not dtype int32"
     with pytest.raises(TypeError, match=message):

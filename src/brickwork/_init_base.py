@@ -128,9 +128,7 @@ def require_float(owner: Initializer, dtype: Any, *, allow_complex: bool = True)
     wanted = np.inexact if allow_complex else np.floating
     if not jax.dtypes.issubdtype(dtype, wanted):
         kind = "floating-point" if not allow_complex else "floating-point or complex"
-        raise TypeError(
-            f"{subject(owner)} fills {kind} parameters only, not dtype {np.dtype(dtype)}"
-        )
+        raise TypeError(f"{subject(owner)} fills {kind} parameters only, not dtype {np.dtype(dtype)}")
 
 
 def working_dtype(dtype: Any) -> np.dtype:

@@ -136,10 +136,7 @@ def _why_no_gpu() -> str:
             "This machine has an NVIDIA driver, so JAX is probably installed without CUDA: "
             "pip install 'jax[cuda12]' (or cuda13)."
         )
-    return (
-        "With an NVIDIA GPU and its driver, pip install 'jax[cuda12]' (or cuda13); try_gpu() "
-        "falls back on the CPU."
-    )
+    return "With an NVIDIA GPU and its driver, pip install 'jax[cuda12]' (or cuda13); try_gpu() falls back on the CPU."
 
 
 def to(tree: _T, device: Device | Sharding) -> _T:
@@ -185,8 +182,9 @@ def to(tree: _T, device: Device | Sharding) -> _T:
                 x.value = new
             return x
         if isinstance(x, (np.ndarray, np.generic)) or _is_array(x):
-            # Never sharing memory: the caller may go on writing into theirs.
-            return jax.device_put(np.asarray(x), sharding, may_alias=False)
+            # A copy of our own: device_put may read or share the caller's memory later on, and the
+            # caller may go on writing into it (device_put's may_alias=False does not prevent that).
+            return jax.device_put(np.asarray(x).copy(), sharding)
         if callable(getattr(x, "to", None)):
             return x.to(device) or x
         return x

@@ -109,9 +109,7 @@ class normal(ElementwiseInitializer):
     Example:
         >>> import numpy as np
         >>> from brickwork import init
-        >>> bool(
-        ...     init.normal(0.01).draw(np.random.default_rng(0), (64, 64), np.float32).std() < 0.011
-        ... )
+        >>> bool(init.normal(0.01).draw(np.random.default_rng(0), (64, 64), np.float32).std() < 0.011)
         True
     """
 
@@ -177,9 +175,7 @@ class truncated_normal(ElementwiseInitializer):
         True
     """
 
-    def __init__(
-        self, std: float = 1.0, mean: float = 0.0, low: float = -2.0, high: float = 2.0
-    ) -> None:
+    def __init__(self, std: float = 1.0, mean: float = 0.0, low: float = -2.0, high: float = 2.0) -> None:
         self.std = not_negative("truncated_normal", "std", std)
         self.mean = finite("truncated_normal", "mean", mean)
         self.low, self.high = interval("truncated_normal", low, high)
@@ -249,9 +245,7 @@ class xavier_normal(_Xavier):
 
 
 class _Kaiming(Scaled):
-    def __init__(
-        self, a: float = 0.0, mode: str = "fan_in", nonlinearity: str = "leaky_relu"
-    ) -> None:
+    def __init__(self, a: float = 0.0, mode: str = "fan_in", nonlinearity: str = "leaky_relu") -> None:
         owner = type(self).__name__
         self.a = finite(owner, "a", a)
         if mode not in ("fan_in", "fan_out"):
@@ -441,9 +435,7 @@ class orthogonal(Initializer):
         """Return the matrix, in ``shape``."""
         require_float(self, dtype)
         if len(shape) < 2:
-            raise ShapeMismatchError(
-                f"{subject(self)} needs a shape of at least 2 dimensions, got {shape}"
-            )
+            raise ShapeMismatchError(f"{subject(self)} needs a shape of at least 2 dimensions, got {shape}")
         from scipy.linalg import qr  # works in single precision, as numpy.linalg does not
 
         rows, columns = shape[0], math.prod(shape[1:])

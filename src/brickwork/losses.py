@@ -14,14 +14,16 @@ from .functional import _checks as checks
 if TYPE_CHECKING:
     from jaxtyping import Array, Float, Int
 
+    from .functional._types import ArrayLike
+
 __all__ = ["cross_entropy", "mse"]
 
 
 def cross_entropy(
-    logits: Float[Array, "n c *d"],
-    target: Int[Array, " n *d"] | Float[Array, "n c *d"],
+    logits: Float[ArrayLike, "n c *d"],
+    target: Int[ArrayLike, " n *d"] | Float[ArrayLike, "n c *d"],
     *,
-    weight: Float[Array, " c"] | None = None,
+    weight: Float[ArrayLike, " c"] | None = None,
     ignore_index: int = -100,
     label_smoothing: float = 0.0,
     reduction: str = "mean",
@@ -73,9 +75,7 @@ def cross_entropy(
     checks.require_inexact(logits, "cross_entropy", "logits")
     checks.reduction(reduction, "cross_entropy")
     if not 0 <= label_smoothing <= 1:
-        raise ValueError(
-            f"cross_entropy: label_smoothing must be in [0, 1], got {label_smoothing!r}."
-        )
+        raise ValueError(f"cross_entropy: label_smoothing must be in [0, 1], got {label_smoothing!r}.")
     soft = not checks.is_integer(target)
     if soft:
         _check_probabilities(logits, target)
@@ -110,17 +110,12 @@ def _check_probabilities(logits: Array, target: Array) -> None:
 
 def _check_indices(logits: Array, target: Array) -> None:
     if logits.ndim == 0:
-        checks.shape_error(
-            "cross_entropy", "logits need an axis of classes.", "Check the model.", logits=logits
-        )
+        checks.shape_error("cross_entropy", "logits need an axis of classes.", "Check the model.", logits=logits)
     expected = logits.shape[:1] + logits.shape[2:] if logits.ndim > 1 else ()
     if target.shape != expected:
         fix = f"Expected the shape {expected}: that of logits without the axis of classes."
         if target.shape == logits.shape:
-            fix = (
-                "Pass class indices (target.argmax(1)), or cast a one-hot target to a "
-                "floating-point dtype."
-            )
+            fix = "Pass class indices (target.argmax(1)), or cast a one-hot target to a floating-point dtype."
         elif target.size == logits[..., :1].size and logits.ndim == 2:
             fix = "Remove the extra axis: target.reshape(-1)."
         checks.shape_error(
@@ -198,8 +193,8 @@ def _soft_cross_entropy(
 
 
 def mse(
-    prediction: Float[Array, "*shape"],
-    target: Float[Array, "*shape"],
+    prediction: Float[ArrayLike, "*shape"],
+    target: Float[ArrayLike, "*shape"],
     *,
     reduction: str = "mean",
 ) -> Float[Array, "*reduced"]:

@@ -31,6 +31,7 @@ class Module(ModuleBase):
         ...     def __init__(self, width=256):
         ...         self.hidden = nn.Linear(width)
         ...         self.out = nn.Linear(10)
+        ...
         ...     def forward(self, x):
         ...         return self.out(jax.nn.relu(self.hidden(x)))
         >>> net = MLP()

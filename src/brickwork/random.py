@@ -4,8 +4,6 @@ Layers that draw random numbers take a key with :func:`key`; :func:`brickwork.se
 anew. :func:`stream` is the buffer that holds its state, for saving and restoring it.
 """
 
-from .core import next_key as key
-from .core import random_stream as stream
-from .core import seed as seed
+from .core import next_key as key, random_stream as stream, seed as seed
 
 __all__ = ["key", "seed", "stream"]

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..errors import DeviceMismatchError, StructureError
+from ._arrays import check_dtype
 from ._calls import annotate, check_devices
 from ._containers import Node, hold, is_structure, made_here, tracked
 from ._deferred import dry_run
@@ -20,10 +21,11 @@ from ._epoch import bump
 from ._frame import local
 from ._hooks import Capture, HookHandle, add_hook
 from ._jax import base_state, trace_state
+from ._parameter import Buffer, Parameter
 from ._repr import tree_repr
 from ._state import LoadReport, load_state
 from ._structure import register_module
-from ._variable import Buffer, Parameter, Variable, check_dtype
+from ._variable import Variable
 from ._walk import walk
 
 if TYPE_CHECKING:
@@ -39,7 +41,7 @@ class _Record:
         self.built = False
         self.hooks: dict[int, Callable[..., Any]] = {}
         self.pre_hooks: dict[int, Callable[..., Any]] = {}
-        self.probe: Variable | None | bool = False  # a variable of the module's own; False: not looked for
+        self.probe: Variable | bool | None = False  # a variable of the module's own; False: not looked for
         self.version = 0
         self.watched = False  # whether a compiled function depends on this module
         now = trace_state()
@@ -102,15 +104,13 @@ class ModuleBase(Node):
         self.touched()
 
     def _refuse_overwrite(self, name: str, old: Variable, value: Any) -> None:
-        array = isinstance(value, (jax.Array, np.ndarray, np.generic, float, int, complex, list))
-        fix = (
-            f"write `.{name}.value = ...` to change its value"
-            if array
-            else f"delete the attribute first (`del net.{name}`) to turn it into something else"
-        )
+        given = f"a {type(value).__name__}"
+        fix = f"delete the attribute first (`del net.{name}`) to turn it into something else"
+        if isinstance(value, (jax.Array, np.ndarray, np.generic, float, int, complex, list)):
+            given, fix = "an array", f"write `.{name}.value = ...` to change its value"
         raise TypeError(
-            f"{type(self).__name__}.{name} is a {type(old).__name__}; assigning {'an array' if array else type(value).__name__} over it "
-            f"would drop it from the network: {fix}"
+            f"{type(self).__name__}.{name} is a {type(old).__name__}; assigning {given} over it would drop it "
+            f"from the network: {fix}"
         )
 
     def edges(self) -> Iterator[tuple[str, Any]]:
@@ -128,9 +128,7 @@ class ModuleBase(Node):
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """What the module computes. Override this."""
-        raise TypeError(
-            f"{type(self).__name__} defines no forward(self, ...): add the method that computes its output"
-        )
+        raise TypeError(f"{type(self).__name__} defines no forward(self, ...): add the method that computes its output")
 
     def build(self, *args: Any, **kwargs: Any) -> None:
         """Complete the shapes of parameters from the inputs of the first call. Override if needed.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import jax
@@ -34,7 +35,7 @@ def describe(value: Any) -> str:
 def path_of_call(calls: list[Any]) -> str:
     """The path of the module being called, from the outermost one, which is called ``net``."""
     path = "net"
-    for outer, inner in zip(calls, calls[1:], strict=False):
+    for outer, inner in itertools.pairwise(calls):
         step = find_path(outer, inner)
         path += f".<{type(inner).__name__}>" if step is None else f".{step}" if step else ""
     return path

@@ -17,6 +17,7 @@ class Node:
     """Anything that can hold variables: what modules and tracked containers have in common."""
 
     __slots__ = ()
+    _parent: Any  # a weak reference to the node that gives this one its name, or None
 
     def edges(self) -> Iterable[tuple[str, Any]]:
         """The names and values of what is held, in order."""
@@ -96,7 +97,7 @@ class TrackedList(list, _Tracked):
         super().extend([self._take(v, i) for i, v in enumerate(values, len(self))])
         self.touched()
 
-    def __iadd__(self, values: Iterable[Any]) -> TrackedList:  # type: ignore[override]
+    def __iadd__(self, values: Iterable[Any]) -> TrackedList:
         self.extend(values)
         return self
 
@@ -140,7 +141,7 @@ class TrackedDict(dict, _Tracked):
             self[key] = default
         return self[key]
 
-    def __ior__(self, other: Any) -> TrackedDict:  # type: ignore[override, misc]
+    def __ior__(self, other: Any) -> TrackedDict:
         self.update(other)
         return self
 
@@ -243,4 +244,3 @@ def hold(holder: Node, value: Any) -> None:
 def made_here(stamp: object) -> bool:
     """Whether an object with this trace stamp belongs to the trace that is running now."""
     return stamp is not None and stamp in (trace_state(), expected_stamp())
-

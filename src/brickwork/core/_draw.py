@@ -93,8 +93,7 @@ class Initializer:
             dtype: its NumPy dtype (``bfloat16`` and the like come from ``ml_dtypes``).
         """
         raise NotImplementedError(
-            f"{type(self).__name__} does not define draw(self, rng, shape, dtype), which makes "
-            "the initial values"
+            f"{type(self).__name__} does not define draw(self, rng, shape, dtype), which makes the initial values"
         )
 
     def __repr__(self) -> str:
@@ -381,8 +380,7 @@ def _checked(initializer: Initializer, values: Any, shape: Shape, dtype: np.dtyp
     array = np.asarray(values)
     if array.shape != shape:
         raise ShapeMismatchError(
-            f"{subject(initializer)} returned values of shape {array.shape} where {shape} was "
-            "asked for"
+            f"{subject(initializer)} returned values of shape {array.shape} where {shape} was asked for"
         )
     if not 0 <= _rank(array.dtype) <= _rank(dtype):
         raise TypeError(
@@ -392,9 +390,7 @@ def _checked(initializer: Initializer, values: Any, shape: Shape, dtype: np.dtyp
     return array
 
 
-def _draw_blocks(
-    initializer: ElementwiseInitializer, key: Array, shape: Shape, dtype: np.dtype, spans: Spans
-) -> Array:
+def _draw_blocks(initializer: ElementwiseInitializer, key: Array, shape: Shape, dtype: np.dtype, spans: Spans) -> Array:
     """Draw the blocks that ``spans`` touches and keep the elements inside."""
     kept = tuple(stop - start for start, stop in spans)
     value = initializer.fill_value(dtype)

@@ -25,9 +25,10 @@ from ._jax import base_state, trace_state, untraced
 class Box(Protocol):
     """What a frame needs to know of a variable."""
 
-    name: str
-    dtype: Any
-
+    @property
+    def name(self) -> str: ...
+    @property
+    def dtype(self) -> Any: ...
     @property
     def known_shape(self) -> tuple[int, ...]: ...
     @property

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import jax
+import jax.core
 from jax.extend.core import get_opaque_trace_state as trace_state
 
 Tracer = jax.core.Tracer

@@ -15,9 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from ._frame import outside
+from ._parameter import Buffer
 from ._seed import current_seed, set_seed
-from ._variable import Buffer
-
 
 _stream: list[Buffer] = []
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from ._arrays import show_shape
 from ._containers import Node, is_structure
-from ._variable import Variable, show_shape
+from ._variable import Variable
 
 
 def _entries(node: Any) -> list[tuple[str, Any]]:

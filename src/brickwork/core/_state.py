@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from ..errors import LoadError
+from ._arrays import as_array, show_shape
 from ._containers import Node
-from ._variable import Variable, as_array, show_shape
+from ._variable import Variable
 from ._walk import walk
 
 Rename = Mapping[str, str] | Callable[[str], str] | None

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import operator
 import weakref
-from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -12,22 +10,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..errors import DeferredShapeError, ShapeMismatchError, TraceLeakError
+from ._arrays import Shape, as_array, check_dtype, check_shape, show_shape
 from ._draw import ElementwiseInitializer, Initializer, as_initializer, draw_array
-from ._epoch import bump
 from ._frame import expected_stamp, leak, local, outside
 from ._jax import Tracer, base_state, trace_state
+from ._manners import ArrayMethods
 from ._seed import next_number
 
 if TYPE_CHECKING:
     from typing import Self
-
-Shape = tuple[int | None, ...]
-
-
-def show_shape(shape: Sequence[int | None]) -> str:
-    """A shape in words, with ``?`` for what is not known: ``(256, ?)``."""
-    inner = ", ".join("?" if d is None else str(d) for d in shape)
-    return f"({inner},)" if len(shape) == 1 else f"({inner})"
 
 
 class _DefaultInitializer(ElementwiseInitializer):
@@ -36,9 +27,7 @@ class _DefaultInitializer(ElementwiseInitializer):
     Uniform in ``±1/sqrt(fan_in)`` from two dimensions on, zeros below.
     """
 
-    def draw_block(
-        self, rng: np.random.Generator, n: int, shape: tuple[int, ...], dtype: Any
-    ) -> np.ndarray:
+    def draw_block(self, rng: np.random.Generator, n: int, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
         if len(shape) < 2:
             return np.zeros(n, dtype)
         bound = 1 / max(1, np.prod(shape[1:])) ** 0.5
@@ -48,62 +37,7 @@ class _DefaultInitializer(ElementwiseInitializer):
 _default_initializer = _DefaultInitializer()
 
 
-def _check_shape(shape: Any, what: str) -> Shape:
-    if isinstance(shape, (int, np.integer)):
-        shape = (shape,)
-    try:
-        given = tuple(shape)
-    except TypeError:
-        raise TypeError(f"{what}: shape must be a tuple of sizes, got {shape!r}") from None
-    for size in given:
-        if size is None:
-            continue
-        if isinstance(size, bool) or not isinstance(size, (int, np.integer)):
-            raise TypeError(
-                f"{what}: shape {given} has an entry {size!r}; sizes are integers, or None when not known yet"
-            )
-        if size < 0:
-            raise ValueError(f"{what}: shape {given} has a negative size")
-    return tuple(None if d is None else int(d) for d in given)
-
-
-def check_dtype(dtype: Any, what: str) -> np.dtype:
-    """A dtype that this process can hold, or an error that says how to enable it."""
-    wanted = jnp.dtype(dtype)
-    if jax.dtypes.canonicalize_dtype(wanted) != wanted:
-        raise ValueError(
-            f"{what}: dtype {wanted} needs 64-bit mode; call jax.config.update('jax_enable_x64', True) "
-            "at the start of the program"
-        )
-    return wanted
-
-
-def as_array(value: Any, what: str | Variable, dtype: Any = None) -> jax.Array:
-    """Turn what a user gave into a JAX array of strong type; ``what`` is named in errors."""
-    if isinstance(value, Variable):
-        value = value.value
-    if not isinstance(value, jax.Array):
-        host = np.asarray(value)
-        if host.dtype.kind in "OUSMm":
-            place = what if isinstance(what, str) else what._described()
-            raise TypeError(
-                f"{place}: a variable holds numbers, got {type(value).__name__} with dtype {host.dtype}; "
-                "convert it to a numeric array first"
-            )
-        value = jnp.asarray(value, dtype=dtype)
-    elif dtype is not None and value.dtype != dtype:
-        value = value.astype(dtype)
-    if value.weak_type:
-        value = jax.lax.convert_element_type(value, value.dtype)
-    return value
-
-
-def unbox(x: Any) -> Any:
-    """The value of a variable; anything else as it is."""
-    return x.value if isinstance(x, Variable) else x
-
-
-class Variable:
+class Variable(ArrayMethods):
     """A mutable box around one array.
 
     :class:`Parameter` and :class:`Buffer` are the two kinds that networks are made of. A variable
@@ -143,13 +77,9 @@ class Variable:
         "_trainable",
         "_value",
     )
-    # NumPy must leave `array + variable` to us.
-    __array_priority__ = 1000
     persistent = True
 
-    def __init__(
-        self, value: Any = None, *, shape: Any = None, dtype: Any = None, init: Any = None
-    ) -> None:
+    def __init__(self, value: Any = None, *, shape: Any = None, dtype: Any = None, init: Any = None) -> None:
         what = type(self).__name__
         self._setup()
         if (value is None) == (shape is None):
@@ -162,7 +92,7 @@ class Variable:
             self._shape, self._dtype = self._value.shape, self._value.dtype
             self._lent = True
             return
-        self._shape = _check_shape(shape, what)
+        self._shape = check_shape(shape, what)
         self._dtype = check_dtype(jnp.float32 if dtype is None else dtype, what)
         self._init = _default_initializer if init is None else as_initializer(init)
         self._number = next_number()
@@ -203,7 +133,7 @@ class Variable:
         self._store(new)
         self._lent = True
 
-    def _described(self) -> str:
+    def described(self) -> str:
         return f"{type(self).__name__} {self.name!r}" if self.name else type(self).__name__
 
     def _accept(self, new: Any) -> Any:
@@ -214,7 +144,7 @@ class Variable:
         now = trace_state()
         if self._copy:
             raise TraceLeakError(
-                f"{self._described()} belongs to a copy of a module that a raw JAX transform "
+                f"{self.described()} belongs to a copy of a module that a raw JAX transform "
                 "made of its argument; the write would vanish when the trace ends. Use bw.compile instead "
                 "of jax.jit, or `pure, state = bw.functional(net)` and pass the state."
             )
@@ -243,7 +173,7 @@ class Variable:
         if isinstance(self._value, Tracer):
             if local.context.frame is None and trace_state() == base_state():
                 raise TraceLeakError(
-                    f"{self._described()} was created inside a JAX transform and kept after it "
+                    f"{self.described()} was created inside a JAX transform and kept after it "
                     "ended; its value is a tracer. Create variables before, and write them inside."
                 )
             return
@@ -269,7 +199,7 @@ class Variable:
 
     def _deferred_error(self) -> DeferredShapeError:
         return DeferredShapeError(
-            f"{self._described()} has shape {show_shape(self._shape)}: a size is not known yet. "
+            f"{self.described()} has shape {show_shape(self._shape)}: a size is not known yet. "
             "Call the network on data once, give it the shape of its input with "
             "net.initialize(bw.spec(...)), load a file, or give the size when constructing the layer."
         )
@@ -355,8 +285,8 @@ class Variable:
 
     @shape.setter
     def shape(self, new: Any) -> None:
-        what = self._described()
-        given = _check_shape(new, what)
+        what = self.described()
+        given = check_shape(new, what)
         known: Shape = self._shape if self._value is None else self._value.shape
         fits = len(given) == len(known) and all(
             a is None or b is None or a == b for a, b in zip(known, given, strict=True)
@@ -424,60 +354,6 @@ class Variable:
     def trainable(self) -> bool:
         """Whether gradients and optimisers take this variable into account."""
         return self._trainable
-
-    # -- arrays' manners -----------------------------------------------------------------------
-
-    def __jax_array__(self) -> jax.Array:
-        return self.value
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        host = np.asarray(self.value)
-        return host if dtype is None else host.astype(dtype)
-
-    def __getitem__(self, index: Any) -> jax.Array:
-        return self.value[unbox(index)]
-
-    def __setitem__(self, index: Any, new: Any) -> None:
-        old = self.value
-        new = unbox(new)
-        if not isinstance(new, jax.Array):
-            new = jnp.asarray(new, old.dtype)
-        self.value = old.at[unbox(index)].set(new.astype(old.dtype))
-
-    def __len__(self) -> int:
-        shape = self.shape
-        if not shape:
-            raise TypeError(f"len() of a {type(self).__name__} without dimensions")
-        return len(self.value)
-
-    def __iter__(self) -> Iterator[jax.Array]:
-        return iter(self.value)
-
-    def __bool__(self) -> bool:
-        return bool(self.value)
-
-    def __int__(self) -> int:
-        return int(self.value)
-
-    def __float__(self) -> float:
-        return float(self.value)
-
-    def __complex__(self) -> complex:
-        return complex(self.value)
-
-    def __index__(self) -> int:
-        return operator.index(self.value)
-
-    def __format__(self, spec: str) -> str:
-        return format(self.value, spec) if spec else str(self)
-
-    def __getattr__(self, name: str) -> Any:
-        # Methods of arrays (`sum`, `T`, `at`, `reshape`, ...); dunders are looked up on the class.
-        if name.startswith("_") or not hasattr(jax.Array, name):
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-        return getattr(self.value, name)
-
-    __hash__ = object.__hash__
 
     def __repr__(self) -> str:
         kind, dtype = type(self).__name__, jnp.dtype(self._dtype).name
@@ -547,48 +423,6 @@ def _path_to(variable: Variable) -> str:
     return ".".join(reversed(names))
 
 
-_BINARY = "add sub mul truediv floordiv mod pow matmul and or xor lshift rshift".split()
-
-
-def _install_operators() -> None:
-    def binary(name: str) -> None:
-        function = getattr(operator, {"and": "and_", "or": "or_"}.get(name, name))
-
-        def forward(self: Variable, other: Any) -> Any:
-            return function(self.value, unbox(other))
-
-        def backward(self: Variable, other: Any) -> Any:
-            return function(other, self.value)
-
-        def inplace(self: Variable, other: Any) -> Variable:
-            self.value = function(self.value, unbox(other))
-            return self
-
-        setattr(Variable, f"__{name}__", forward)
-        setattr(Variable, f"__r{name}__", backward)
-        setattr(Variable, f"__i{name}__", inplace)
-
-    def compare(name: str) -> None:
-        function = getattr(operator, name)
-        setattr(Variable, f"__{name}__", lambda self, other: function(self.value, unbox(other)))
-
-    def unary(name: str) -> None:
-        function = abs if name == "abs" else getattr(operator, name)
-        setattr(Variable, f"__{name}__", lambda self: function(self.value))
-
-    for name in _BINARY:
-        binary(name)
-    for name in ("eq", "ne", "lt", "le", "gt", "ge"):
-        compare(name)
-    for name in ("neg", "pos", "abs", "invert"):
-        unary(name)
-    Variable.__divmod__ = lambda self, other: divmod(self.value, unbox(other))  # type: ignore[attr-defined]
-    Variable.__rdivmod__ = lambda self, other: divmod(other, self.value)  # type: ignore[attr-defined]
-
-
-_install_operators()
-
-
 def _flatten(variable: Variable) -> tuple[tuple[Any], tuple[type, bool]]:
     return (variable.value,), (type(variable), variable._trainable)
 
@@ -616,173 +450,3 @@ def _register(cls: type) -> None:
 
 
 _register(Variable)
-
-
-class Parameter(Variable):
-    """A variable that is trained.
-
-    Args:
-        value, shape, dtype, init: as for :class:`Variable`. Without ``init``, a parameter of two or
-            more dimensions is drawn from U(-1/sqrt(fan_in), 1/sqrt(fan_in)), others are zeros.
-        trainable: ``False`` keeps it out of gradients and optimisers.
-
-    Raises:
-        TypeError: a trainable parameter of integers.
-
-    Example:
-        >>> import brickwork as bw
-        >>> p = bw.Parameter(shape=(3, None), init=bw.init.ones)
-        >>> p.shape
-        (3, None)
-        >>> p.shape = (None, 2)
-        >>> p.value.shape
-        (3, 2)
-    """
-
-    __slots__ = ("_grad",)
-
-    def __init__(
-        self,
-        value: Any = None,
-        *,
-        shape: Any = None,
-        dtype: Any = None,
-        init: Any = None,
-        trainable: bool = True,
-    ) -> None:
-        super().__init__(value, shape=shape, dtype=dtype, init=init)
-        if trainable and not jnp.issubdtype(self._dtype, jnp.inexact):
-            raise TypeError(
-                f"Parameter: dtype {self._dtype} can't be trained; use bw.Buffer, or pass trainable=False"
-            )
-        self._trainable = bool(trainable)
-
-    def _setup(self) -> None:
-        super()._setup()
-        self._grad: Slot | None = None
-
-    def _accept(self, new: Any) -> Any:
-        known: Shape = self._shape if self._value is None else self.shape
-        if len(known) != new.ndim or any(
-            a is not None and a != b for a, b in zip(known, new.shape, strict=True)
-        ):
-            raise ShapeMismatchError(
-                f"{self._described()} has shape {show_shape(known)}, got a value of shape {new.shape}. "
-                "Transpose or reshape the value, or assign a new Parameter to the attribute."
-            )
-        return new
-
-    @property
-    def trainable(self) -> bool:
-        """Whether gradients and optimisers take this parameter into account."""
-        return self._trainable
-
-    @trainable.setter
-    def trainable(self, flag: bool) -> None:
-        if flag != self._trainable:
-            self._trainable = bool(flag)
-            bump()
-
-    @property
-    def grad(self) -> Any:
-        """The gradient that :func:`brickwork.backward` has added up; ``None`` before."""
-        if self._grad is None:
-            if local.context.frame is None:
-                return None
-            self._grad = Slot.outlasting()
-        return self._grad.value
-
-    @grad.setter
-    def grad(self, new: Any) -> None:
-        if new is not None:
-            new = self._accept(as_array(new, self))
-        if self._grad is None:
-            if new is None:
-                return
-            self._grad = Slot.outlasting()
-        self._grad.value = new
-
-
-class Buffer(Variable):
-    """State that isn't trained: running statistics, caches, constants, the state of an optimiser.
-
-    Args:
-        value, shape, dtype, init: as for :class:`Variable`; a shape without ``init`` gives zeros.
-        persistent: whether it belongs to the ``state_dict`` and to saved files.
-
-    Example:
-        >>> import brickwork as bw
-        >>> import jax.numpy as jnp
-        >>> b = bw.Buffer(jnp.zeros(3))
-        >>> b += 1
-        >>> b.value
-        Array([1., 1., 1.], dtype=float32)
-    """
-
-    __slots__ = ("persistent",)
-
-    def __init__(
-        self,
-        value: Any = None,
-        *,
-        shape: Any = None,
-        dtype: Any = None,
-        init: Any = None,
-        persistent: bool = True,
-    ) -> None:
-        if shape is not None and init is None:
-            init = 0
-        super().__init__(value, shape=shape, dtype=dtype, init=init)
-        self.persistent = persistent
-
-    def _setup(self) -> None:
-        super()._setup()
-        self.persistent = True
-
-    def _settings(self) -> dict[str, Any]:
-        return super()._settings() | {"persistent": self.persistent}
-
-
-class Slot(Buffer):
-    """A buffer that may be empty, and may hold a nest of arrays: a gradient, a captured output."""
-
-    __slots__ = ()
-
-    @classmethod
-    def outlasting(cls) -> Self:
-        """An empty slot that outlives the trace it is made in."""
-        new = object.__new__(cls)
-        new._setup()
-        new.persistent = False
-        new._trace = None
-        return new
-
-    @property
-    def value(self) -> Any:
-        """The contents, or ``None``."""
-        context = local.context
-        if context.frame is not None:
-            return context.frame.read(self)
-        self._lent = True
-        LENDS[0] = object()
-        return self._value
-
-    @value.setter
-    def value(self, new: Any) -> None:
-        self._store(new)
-        self._lent = True
-
-    def _store(self, new: Any) -> None:
-        if local.context.frame is None:
-            if any(isinstance(x, Tracer) for x in jax.tree_util.tree_leaves(new)):
-                raise leak(self, "a raw JAX transform")
-            self._value = new
-        else:
-            super()._store(new)
-
-    def concrete(self) -> Any:
-        return self._value
-
-    @property
-    def is_drawable(self) -> bool:
-        return False

@@ -24,6 +24,7 @@ def walk(root: Node, *, into_modules: bool = True, aliases: bool = False) -> Ite
     open_nodes: list[int] = []  # against cycles, when everything is visited more than once
 
     def visit(path: str, item: Any) -> Iterator[tuple[str, Any]]:
+        node: Any = item
         if isinstance(item, tuple):
             for i, inner in enumerate(item):
                 yield from visit(f"{path}.{i}" if path else str(i), inner)
@@ -37,7 +38,7 @@ def walk(root: Node, *, into_modules: bool = True, aliases: bool = False) -> Ite
         if isinstance(item, Variable) or (not into_modules and not is_container and item is not root):
             return
         open_nodes.append(id(item))
-        for name, value in item.edges():
+        for name, value in node.edges():
             if isinstance(value, (Node, Variable, tuple)):
                 yield from visit(f"{path}.{name}" if path and name else path or name, value)
         open_nodes.pop()

@@ -12,8 +12,10 @@ from . import _checks as checks
 if TYPE_CHECKING:
     from jaxtyping import Array, Num
 
+    from ._types import ArrayLike
 
-def relu(x: Num[Array, "*shape"]) -> Num[Array, "*shape"]:
+
+def relu(x: Num[ArrayLike, "*shape"]) -> Num[Array, "*shape"]:
     r"""Keep what is positive, elementwise.
 
     .. math:: y = \max(x, 0)
@@ -39,7 +41,7 @@ def relu(x: Num[Array, "*shape"]) -> Num[Array, "*shape"]:
     return _relu(checks.to_array(x, "relu", "x"))
 
 
-def sigmoid(x: Num[Array, "*shape"]) -> Num[Array, "*shape"]:
+def sigmoid(x: Num[ArrayLike, "*shape"]) -> Num[Array, "*shape"]:
     r"""Squash to (0, 1), elementwise.
 
     .. math:: y = \frac{1}{1 + e^{-x}}
@@ -65,7 +67,7 @@ def sigmoid(x: Num[Array, "*shape"]) -> Num[Array, "*shape"]:
     return _sigmoid(checks.to_array(x, "sigmoid", "x"))
 
 
-def tanh(x: Num[Array, "*shape"]) -> Num[Array, "*shape"]:
+def tanh(x: Num[ArrayLike, "*shape"]) -> Num[Array, "*shape"]:
     r"""Squash to (-1, 1), elementwise.
 
     .. math:: y = \frac{e^{x} - e^{-x}}{e^{x} + e^{-x}}
@@ -91,7 +93,7 @@ def tanh(x: Num[Array, "*shape"]) -> Num[Array, "*shape"]:
     return _tanh(checks.to_array(x, "tanh", "x"))
 
 
-def gelu(x: Num[Array, "*shape"], approximate: str = "none") -> Num[Array, "*shape"]:
+def gelu(x: Num[ArrayLike, "*shape"], approximate: str = "none") -> Num[Array, "*shape"]:
     r"""Weigh each value by the probability that a standard normal variable is below it.
 
     .. math:: y = x \, \Phi(x) = \frac{x}{2} \left(1 + \operatorname{erf} \frac{x}{\sqrt 2}\right)
@@ -128,7 +130,7 @@ def gelu(x: Num[Array, "*shape"], approximate: str = "none") -> Num[Array, "*sha
     raise ValueError(f"gelu: approximate must be 'none' or 'tanh', got {approximate!r}.")
 
 
-def softmax(x: Num[Array, "*shape"], dim: int = -1) -> Num[Array, "*shape"]:
+def softmax(x: Num[ArrayLike, "*shape"], dim: int = -1) -> Num[Array, "*shape"]:
     r"""Turn scores into probabilities along one axis.
 
     .. math:: y_i = \frac{e^{x_i}}{\sum_j e^{x_j}}
@@ -158,7 +160,7 @@ def softmax(x: Num[Array, "*shape"], dim: int = -1) -> Num[Array, "*shape"]:
     return _softmax(x, dim=checks.axis(dim, x.ndim, "softmax"))
 
 
-def log_softmax(x: Num[Array, "*shape"], dim: int = -1) -> Num[Array, "*shape"]:
+def log_softmax(x: Num[ArrayLike, "*shape"], dim: int = -1) -> Num[Array, "*shape"]:
     r"""Return the logarithm of the softmax, without computing it first.
 
     .. math:: y_i = x_i - \log \sum_j e^{x_j}

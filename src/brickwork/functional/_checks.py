@@ -64,6 +64,12 @@ def _to_array_slowly(x: Any, function: str, argument: str) -> Array:
     raise TypeError(f"{function}: {argument} must be an array, got {_name(x)}. {_advice(x)}")
 
 
+def shape_of(x: Any, function: str, argument: str = "x") -> tuple[int, ...]:
+    """Return the shape of an array, abstract or concrete; complain as ``to_array`` does."""
+    shape = getattr(x, "shape", None)
+    return to_array(x, function, argument).shape if shape is None else tuple(shape)
+
+
 def _is_numeric(dtype: np.dtype) -> bool:
     return dtype.kind in "fiubc" or jnp.issubdtype(dtype, np.number)
 
@@ -134,9 +140,7 @@ def require_castable(x: Any, weight: Any, function: str, argument: str = "x") ->
         )
 
 
-def require_length(
-    v: Any, length: int, function: str, argument: str, what: str, **context: Any
-) -> None:
+def require_length(v: Any, length: int, function: str, argument: str, what: str, **context: Any) -> None:
     """Raise ``ShapeMismatchError`` unless ``v`` is ``None`` or a vector of ``length``."""
     if v is not None and v.shape != (length,):
         shape_error(
@@ -147,6 +151,16 @@ def require_length(
         )
 
 
+def require_images(x: Any, function: str) -> None:
+    """Raise ``ShapeMismatchError`` unless ``x`` has the axes of images, or of one image."""
+    rank = len(x.shape)
+    if rank not in (3, 4):
+        fix = "Add the missing axes, or reshape the data."
+        if rank == 2:
+            fix = "Add a channel axis to the image: x[None]."
+        shape_error(function, f"x must have 4 axes (N, C, H, W), or 3 axes (C, H, W), not {rank}.", fix, x=x)
+
+
 def axis(dim: Any, ndim: int, function: str, argument: str = "dim") -> int:
     """Return ``dim`` as a non-negative axis of an array of ``ndim`` dimensions."""
     if type(dim) is not int:
@@ -154,8 +168,7 @@ def axis(dim: Any, ndim: int, function: str, argument: str = "dim") -> int:
     if not -ndim <= dim < max(ndim, 1):
         allowed = f"-{ndim} to {ndim - 1}" if ndim else "0 or -1"
         raise ShapeMismatchError(
-            f"{function}: {argument}={dim} is no axis of an array of {ndim} dimensions; "
-            f"expected {allowed}."
+            f"{function}: {argument}={dim} is no axis of an array of {ndim} dimensions; expected {allowed}."
         )
     return dim + ndim if dim < 0 else dim
 
@@ -167,9 +180,7 @@ def integer(value: Any, function: str, argument: str, minimum: int | None = None
             raise TypeError
         number = operator.index(value)
     except TypeError:
-        raise TypeError(
-            f"{function}: {argument} must be an int, got {value!r} ({type(value).__name__})."
-        ) from None
+        raise TypeError(f"{function}: {argument} must be an int, got {value!r} ({type(value).__name__}).") from None
     if minimum is not None and number < minimum:
         raise ValueError(f"{function}: {argument} must be at least {minimum}, got {number}.")
     return number
@@ -179,9 +190,7 @@ def pair(value: Any, function: str, argument: str, minimum: int = 1) -> tuple[in
     """Return an int or a pair of ints (height, width) as a pair."""
     if isinstance(value, (tuple, list)):
         if len(value) != 2:
-            raise ValueError(
-                f"{function}: {argument} must be an int or a pair (height, width), got {value!r}."
-            )
+            raise ValueError(f"{function}: {argument} must be an int or a pair (height, width), got {value!r}.")
         first, second = value
     else:
         first = second = value

@@ -14,11 +14,13 @@ from . import _checks as checks
 if TYPE_CHECKING:
     from jaxtyping import Array, Float
 
+    from ._types import ArrayLike
+
 
 def conv2d(
-    x: Float[Array, "*n c h w"],
-    weight: Float[Array, "out c_per_group kh kw"],
-    bias: Float[Array, " out"] | None = None,
+    x: Float[ArrayLike, "*n c h w"],
+    weight: Float[ArrayLike, "out c_per_group kh kw"],
+    bias: Float[ArrayLike, " out"] | None = None,
     stride: int | tuple[int, int] = 1,
     padding: int | tuple[int, int] | str = 0,
     dilation: int | tuple[int, int] = 1,
@@ -64,8 +66,14 @@ def conv2d(
     if type(padding) is list:
         padding = tuple(padding)
     shape, kernel = x.shape, weight.shape
-    if len(kernel) != 4 or len(shape) not in (3, 4):
-        _wrong_rank(x, weight)
+    if len(kernel) != 4:
+        checks.shape_error(
+            "conv2d",
+            f"weight must have 4 axes (out, in, height, width), not {len(kernel)}.",
+            "Reshape the weight.",
+            weight=weight,
+        )
+    checks.require_images(x, "conv2d")
     strides, pads, dilations, groups = _geometry(kernel[2:], stride, padding, dilation, groups)
     if shape[-3] != kernel[1] * groups or kernel[0] % groups:
         _wrong_channels(x, weight, groups)
@@ -100,29 +108,8 @@ def _geometry(
         totals = [d * (k - 1) for d, k in zip(dilations, kernel, strict=True)]
         pads = tuple((t // 2, t - t // 2) for t in totals)
     else:
-        raise ValueError(
-            f"conv2d: padding must be an int, a pair of ints, 'same' or 'valid', got {padding!r}."
-        )
+        raise ValueError(f"conv2d: padding must be an int, a pair of ints, 'same' or 'valid', got {padding!r}.")
     return strides, pads, dilations, groups
-
-
-def _wrong_rank(x: Array, weight: Array) -> None:
-    if weight.ndim != 4:
-        checks.shape_error(
-            "conv2d",
-            f"weight must have 4 axes (out, in, height, width), not {weight.ndim}.",
-            "Reshape the weight.",
-            weight=weight,
-        )
-    fix = "Add the missing axes, or reshape the data."
-    if x.ndim == 2:
-        fix = "Add a channel axis to the image: x[None]."
-    checks.shape_error(
-        "conv2d",
-        f"x must have 4 axes (N, C, H, W), or 3 axes (C, H, W), not {x.ndim}.",
-        fix,
-        x=x,
-    )
 
 
 def _wrong_channels(x: Array, weight: Array, groups: int) -> None:
@@ -138,32 +125,30 @@ def _wrong_channels(x: Array, weight: Array, groups: int) -> None:
     fix = f"Check the data, or make the layer for {channels} input channels."
     if x.shape[-1] == expected:
         order = "(0, 3, 1, 2)" if x.ndim == 4 else "(2, 0, 1)"
-        fix = (
-            f"The data looks channels-last; make it channels-first with jnp.transpose(x, {order})."
-        )
+        fix = f"The data looks channels-last; make it channels-first with jnp.transpose(x, {order})."
     elif x.ndim == 3 and expected == 1:
         fix = "If the first axis is the batch, add the channel axis: x[:, None]."
     per = f" x {groups} groups" if groups > 1 else ""
     checks.shape_error(
         "conv2d",
-        f"x has {channels} channels in axis {x.ndim - 3}, but weight of shape {weight.shape}"
-        f"{per} expects {expected}.",
+        f"x has {channels} channels in axis {x.ndim - 3}, but weight of shape {weight.shape}{per} expects {expected}.",
         fix,
         x=x,
     )
 
 
-def window_too_large(
-    x: Array, function: str, kernel: tuple[int, ...], dilations: Any, pads: Any
-) -> None:
+def window_too_large(x: Array, function: str, kernel: tuple[int, ...], dilations: Any, pads: Any) -> None:
     """Raise for a window that does not fit into the padded image."""
+    fix = "Use a larger image, more padding or a smaller kernel."
+    if x.shape[-1] < min(x.shape[-3:-1]):
+        order = "(0, 3, 1, 2)" if x.ndim == 4 else "(2, 0, 1)"
+        fix = f"If the data is channels-last, make it channels-first: jnp.transpose(x, {order})."
     padded = tuple(n + sum(p) for n, p in zip(x.shape[-2:], pads, strict=True))
     window = tuple(d * (k - 1) + 1 for d, k in zip(dilations, kernel, strict=True))
     checks.shape_error(
         function,
-        f"the window {window[0]} x {window[1]} is larger than the padded image "
-        f"{padded[0]} x {padded[1]}.",
-        "Use a larger image, more padding or a smaller kernel.",
+        f"the window {window[0]} x {window[1]} is larger than the padded image {padded[0]} x {padded[1]}.",
+        fix,
         x=x,
     )
 

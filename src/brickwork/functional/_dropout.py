@@ -14,10 +14,12 @@ from . import _checks as checks
 if TYPE_CHECKING:
     from jaxtyping import Array, Float
 
+    from ._types import ArrayLike
+
 _LEVELS = 1 << 16  # one random 16-bit number decides about one element
 
 
-def dropout(x: Float[Array, "*shape"], rate: float, key: Array) -> Float[Array, "*shape"]:
+def dropout(x: Float[ArrayLike, "*shape"], rate: float, key: Array) -> Float[Array, "*shape"]:
     r"""Set elements to zero at random, and scale the others so that the mean is kept.
 
     .. math:: y_i = \frac{x_i m_i}{1 - p}, \quad m_i \sim \mathrm{Bernoulli}(1 - p)
@@ -52,29 +54,26 @@ def dropout(x: Float[Array, "*shape"], rate: float, key: Array) -> Float[Array, 
     """
     x = checks.to_array(x, "dropout", "x")
     checks.require_inexact(x, "dropout", "x")
-    threshold = _threshold(rate)
+    # How many of the equally likely 16-bit numbers drop an element.
+    threshold = round(check_rate(rate, "dropout", "rate") * _LEVELS)
     if threshold == 0:
         return x
     if threshold == _LEVELS:
         return jnp.zeros_like(x)
-    if not hasattr(key, "dtype") or not (
-        key.dtype == np.uint32 or jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
-    ):
-        raise TypeError(
-            f"dropout: key must be a random key such as jax.random.key(0), got {key!r}."
-        )
+    if not hasattr(key, "dtype") or not (key.dtype == np.uint32 or jnp.issubdtype(key.dtype, jax.dtypes.prng_key)):
+        raise TypeError(f"dropout: key must be a random key such as jax.random.key(0), got {key!r}.")
     return _dropout(x, key, threshold, _LEVELS / (_LEVELS - threshold))
 
 
-def _threshold(rate: Any) -> int:
-    """Return how many of the 65536 equally likely 16-bit numbers drop an element."""
-    if not isinstance(rate, (float, int, np.floating, np.integer)) or isinstance(rate, bool):
-        raise TypeError(
-            f"dropout: rate must be a Python number, got {rate!r} ({type(rate).__name__})."
-        )
+def check_rate(rate: Any, function: str, argument: str) -> float:
+    """Return a probability as a ``float``."""
+    if type(rate) is not float:
+        if isinstance(rate, bool) or not isinstance(rate, (float, int, np.floating, np.integer)):
+            raise TypeError(f"{function}: {argument} must be a Python number, got {rate!r} ({type(rate).__name__}).")
+        rate = float(rate)
     if not 0 <= rate <= 1:
-        raise ValueError(f"dropout: rate must be in [0, 1], got {rate!r}.")
-    return round(float(rate) * _LEVELS)
+        raise ValueError(f"{function}: {argument} must be in [0, 1], got {rate!r}.")
+    return rate
 
 
 @jax.jit

@@ -14,10 +14,12 @@ from . import _checks as checks
 if TYPE_CHECKING:
     from jaxtyping import Array, Float, Int
 
+    from ._types import ArrayLike
+
 
 def embedding(
-    indices: Int[Array, "*shape"],
-    weight: Float[Array, "num dim"],
+    indices: Int[ArrayLike, "*shape"],
+    weight: Float[ArrayLike, "num dim"],
     padding_idx: int | None = None,
 ) -> Float[Array, "*shape dim"]:
     r"""Look up one row of a table for each index.

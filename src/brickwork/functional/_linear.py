@@ -16,11 +16,13 @@ from . import _checks as checks
 if TYPE_CHECKING:
     from jaxtyping import Array, Num
 
+    from ._types import ArrayLike
+
 
 def linear(
-    x: Num[Array, "*batch in"],
-    weight: Num[Array, "out in"],
-    bias: Num[Array, " out"] | None = None,
+    x: Num[ArrayLike, "*batch in"],
+    weight: Num[ArrayLike, "out in"],
+    bias: Num[ArrayLike, " out"] | None = None,
 ) -> Num[Array, "*batch out"]:
     r"""Apply an affine map to the last axis.
 
@@ -85,8 +87,7 @@ def _wrong_shape(x: Array, weight: Array) -> None:
         fix = f"The features seem to be axis {x.shape.index(expected)}; move them to the end."
     checks.shape_error(
         "linear",
-        f"x has {x.shape[-1]} features in its last axis, but weight of shape "
-        f"{weight.shape} expects {expected}.",
+        f"x has {x.shape[-1]} features in its last axis, but weight of shape {weight.shape} expects {expected}.",
         fix,
         x=x,
     )
@@ -102,7 +103,7 @@ def _linear(x: Array, weight: Array, bias: Array | None) -> Array:
     return out if bias is None else out + bias
 
 
-def flatten(x: Array, start_dim: int = 0, end_dim: int = -1) -> Array:
+def flatten(x: ArrayLike, start_dim: int = 0, end_dim: int = -1) -> Array:
     r"""Merge the axes from ``start_dim`` to ``end_dim`` (both included) into one.
 
     .. math:: (d_0, \dots, d_s, \dots, d_e, \dots) \to (d_0, \dots, \prod_{i=s}^{e} d_i, \dots)
@@ -133,8 +134,7 @@ def flatten(x: Array, start_dim: int = 0, end_dim: int = -1) -> Array:
     end = checks.axis(end_dim, x.ndim, "flatten", "end_dim")
     if end < start:
         raise ShapeMismatchError(
-            f"flatten: end_dim={end_dim} comes before start_dim={start_dim}. "
-            f"Got x: {checks.describe(x)}."
+            f"flatten: end_dim={end_dim} comes before start_dim={start_dim}. Got x: {checks.describe(x)}."
         )
     return _flatten(x, start=start, end=end)
 

@@ -16,17 +16,19 @@ from . import _checks as checks
 if TYPE_CHECKING:
     from jaxtyping import Array, Float
 
+    from ._types import ArrayLike
+
     _Saved = tuple[Array, Array | None, Array | None, Array, Array]
 
 _SHIFT_SAMPLES = 32  # elements of each channel whose mean is taken as the shift
 
 
 def batch_norm_train(
-    x: Float[Array, "n c *space"],
-    weight: Float[Array, " c"] | None = None,
-    bias: Float[Array, " c"] | None = None,
+    x: Float[ArrayLike, "n c *space"],
+    weight: Float[ArrayLike, " c"] | None = None,
+    bias: Float[ArrayLike, " c"] | None = None,
     eps: float = 1e-5,
-    shift: Float[Array, " c"] | None = None,
+    shift: Float[ArrayLike, " c"] | None = None,
 ) -> tuple[Float[Array, "n c *space"], Float[Array, " c"], Float[Array, " c"]]:
     r"""Normalise each channel by its mean and variance over the batch.
 
@@ -71,11 +73,11 @@ def batch_norm_train(
 
 
 def batch_norm_eval(
-    x: Float[Array, "n c *space"],
-    mean: Float[Array, " c"],
-    var: Float[Array, " c"],
-    weight: Float[Array, " c"] | None = None,
-    bias: Float[Array, " c"] | None = None,
+    x: Float[ArrayLike, "n c *space"],
+    mean: Float[ArrayLike, " c"],
+    var: Float[ArrayLike, " c"],
+    weight: Float[ArrayLike, " c"] | None = None,
+    bias: Float[ArrayLike, " c"] | None = None,
     eps: float = 1e-5,
 ) -> Float[Array, "n c *space"]:
     r"""Normalise each channel by a given mean and variance.
@@ -117,10 +119,10 @@ def batch_norm_eval(
 
 
 def layer_norm(
-    x: Float[Array, "*batch features"],
+    x: Float[ArrayLike, "*batch features"],
     normalized_shape: int | tuple[int, ...],
-    weight: Float[Array, " features"] | None = None,
-    bias: Float[Array, " features"] | None = None,
+    weight: Float[ArrayLike, " features"] | None = None,
+    bias: Float[ArrayLike, " features"] | None = None,
     eps: float = 1e-5,
 ) -> Float[Array, "*batch features"]:
     r"""Normalise each example by the mean and variance of its own features.
@@ -179,13 +181,10 @@ def _as_shape(normalized_shape: Any) -> tuple[int, ...]:
 
 def _wrong_trailing(x: Array, expected: tuple[int, ...]) -> None:
     if not expected:
-        raise ShapeMismatchError(
-            "layer_norm: normalized_shape must name at least one axis, got ()."
-        )
+        raise ShapeMismatchError("layer_norm: normalized_shape must name at least one axis, got ().")
     if len(expected) == 1 and x.ndim:
         problem = (
-            f"x has {x.shape[-1]} features in its last axis, "
-            f"but normalized_shape {expected} expects {expected[0]}."
+            f"x has {x.shape[-1]} features in its last axis, but normalized_shape {expected} expects {expected[0]}."
         )
     else:
         problem = f"the trailing axes of x must have the sizes {expected} (normalized_shape)."
@@ -277,9 +276,7 @@ def _normalize_forward(
     return (y, mean, var), (x, weight, bias, mean, rstd)
 
 
-def _normalize_backward(
-    eps: float, saved: _Saved, cotangents: tuple[Array, Array, Array]
-) -> tuple[Array | None, ...]:
+def _normalize_backward(eps: float, saved: _Saved, cotangents: tuple[Array, Array, Array]) -> tuple[Array | None, ...]:
     """Return the gradients: ``dx = dy * a + (x - mean) * k1 + k0``, three numbers a channel."""
     x, weight, bias, mean, rstd = saved
     dy, dmean, dvar = cotangents
@@ -306,9 +303,7 @@ _normalize.defvjp(_normalize_forward, _normalize_backward)
 
 
 @functools.partial(jax.jit, static_argnames=("rank", "eps"))
-def _layer_norm(
-    x: Array, weight: Array | None, bias: Array | None, *, rank: int, eps: float
-) -> Array:
+def _layer_norm(x: Array, weight: Array | None, bias: Array | None, *, rank: int, eps: float) -> Array:
     dtype = checks.statistics_dtype(x.dtype)
     wide = x.astype(dtype)
     axes = tuple(range(-rank, 0))
@@ -363,6 +358,7 @@ def update_running_statistics(
     Reference:
         ``torch.nn.BatchNorm2d``.
     """
+    mean, var = lax.stop_gradient((mean, var))
     tracked = tracked + jnp.ones((), tracked.dtype)
     m = 1 / tracked.astype(mean.dtype) if momentum is None else momentum
     unbiased = var * (count / max(count - 1, 1))

@@ -22,6 +22,8 @@ from ._conv import window_too_large
 if TYPE_CHECKING:
     from jaxtyping import Array, Float, Num
 
+    from ._types import ArrayLike
+
 _LARGEST_SLICED = 6  # longer windows make a program of too many slices
 
 
@@ -43,7 +45,7 @@ class _Axis(NamedTuple):
 
 
 def max_pool2d(
-    x: Num[Array, "*n c h w"],
+    x: Num[ArrayLike, "*n c h w"],
     kernel_size: int | tuple[int, int],
     stride: int | tuple[int, int] | None = None,
     padding: int | tuple[int, int] = 0,
@@ -85,15 +87,13 @@ def max_pool2d(
     """
     x = checks.to_array(x, "max_pool2d", "x")
     if x.dtype.kind in "bc":
-        raise TypeError(
-            f"max_pool2d: x must hold real numbers, got {checks.describe(x)}. Cast it first."
-        )
+        raise TypeError(f"max_pool2d: x must hold real numbers, got {checks.describe(x)}. Cast it first.")
     axes = _windows("max_pool2d", x, kernel_size, stride, padding, dilation, ceil_mode)
     return _max_pool2d(x, rows=axes[0], columns=axes[1])
 
 
 def avg_pool2d(
-    x: Float[Array, "*n c h w"],
+    x: Float[ArrayLike, "*n c h w"],
     kernel_size: int | tuple[int, int],
     stride: int | tuple[int, int] | None = None,
     padding: int | tuple[int, int] = 0,
@@ -138,13 +138,7 @@ def avg_pool2d(
 
 
 def _windows(function: str, x: Array, kernel: Any, stride: Any, *options: Any) -> Any:
-    if len(x.shape) not in (3, 4):
-        checks.shape_error(
-            function,
-            f"x must have 4 axes (N, C, H, W), or 3 axes (C, H, W), not {x.ndim}.",
-            "Add the missing axes, or reshape the data.",
-            x=x,
-        )
+    checks.require_images(x, function)
     if type(kernel) is list:
         kernel = tuple(kernel)
     if type(stride) is list:
@@ -153,9 +147,7 @@ def _windows(function: str, x: Array, kernel: Any, stride: Any, *options: Any) -
     for axis in axes:
         if axis.out < 1:
             pads = [(a.padding, a.padding) for a in axes]
-            window_too_large(
-                x, function, tuple(a.kernel for a in axes), [a.dilation for a in axes], pads
-            )
+            window_too_large(x, function, tuple(a.kernel for a in axes), [a.dilation for a in axes], pads)
     return axes
 
 

@@ -1,4 +1,3 @@
 """Looking at networks."""
 
-from ._summary import Summary as Summary
-from ._summary import summarize as summarize
+from ._summary import Summary as Summary, summarize as summarize

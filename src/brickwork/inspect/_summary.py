@@ -9,7 +9,7 @@ from typing import Any
 import jax
 
 from ..core import ModuleBase, Parameter, dry_run, walk
-from ..core._variable import show_shape
+from ..core._arrays import show_shape
 
 
 @dataclass
@@ -40,8 +40,9 @@ class Summary:
         from rich.table import Table
 
         table = Table(box=None, pad_edge=False, header_style="bold")
-        for title, justify in (("path", "left"), ("layer", "left"), ("output", "left"), ("parameters", "right")):
-            table.add_column(title, justify=justify, no_wrap=True)
+        for title in ("path", "layer", "output"):
+            table.add_column(title, no_wrap=True)
+        table.add_column("parameters", justify="right", no_wrap=True)
         for row in self.rows:
             count = "?" if row.parameters is None else f"{row.parameters:,}" if row.parameters else ""
             table.add_row(row.path, row.layer, row.output, count)

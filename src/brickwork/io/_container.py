@@ -283,9 +283,7 @@ class _Reader:
                 "truncated, perhaps by an interrupted copy",
             )
         if end < have:
-            self.fail(
-                self.data_start + end, f"{have - end:,} bytes follow that belong to no tensor"
-            )
+            self.fail(self.data_start + end, f"{have - end:,} bytes follow that belong to no tensor")
 
     def array(self, data: np.ndarray, entry: _Entry) -> np.ndarray:
         raw = data[self.data_start + entry.start : self.data_start + entry.stop]
@@ -356,6 +354,7 @@ def restore(stored: np.ndarray, dtype_name: str, shape: tuple[int, ...]) -> np.n
         raise ValueError(f"dtype {dtype_name!r} is not stored as {stored.dtype}")
     if (*shape, 2) != stored.shape if dtype_name == "complex128" else shape != stored.shape:
         raise ValueError(f"shape {shape} is not stored as {stored.shape}")
+    shape = stored.shape[: len(shape)]  # equal, and surely of integers
     if _is_small_integer(dtype_name):
         _check_range(stored, dtype_name)
         return _read_only(stored.astype(_named_dtype(dtype_name)))

@@ -129,8 +129,7 @@ def _checked_metadata(metadata: dict[str, str] | None) -> dict[str, str]:
 def _aliases(tree: Any, given: dict[str, str] | None) -> dict[str, str]:
     """The given aliases and those that ``tree`` itself has, if it is a flat dict of arrays."""
     flat = isinstance(tree, dict) and all(
-        isinstance(key, str) and (hasattr(value, "dtype") and hasattr(value, "shape"))
-        for key, value in tree.items()
+        isinstance(key, str) and (hasattr(value, "dtype") and hasattr(value, "shape")) for key, value in tree.items()
     )
     if not flat:
         if given:
@@ -183,8 +182,7 @@ def _writable_mode(path: str, target: str, folder: str) -> int | None:
     if not os.path.isdir(folder):
         _fail(
             MissingFileError,
-            f"cannot write {_shown(path)}: the directory {folder!r} does not exist; create it "
-            "with os.makedirs first",
+            f"cannot write {_shown(path)}: the directory {folder!r} does not exist; create it with os.makedirs first",
         )
     try:
         found = os.stat(target).st_mode
@@ -298,8 +296,7 @@ def _open_container(path: str) -> Container:
     what, advice = kind
     _fail(
         CheckpointError,
-        f"cannot load {_shown(path)}: this looks like {what}, and only safetensors files can be "
-        f"loaded; {advice}",
+        f"cannot load {_shown(path)}: this looks like {what}, and only safetensors files can be loaded; {advice}",
     )
 
 
@@ -323,9 +320,7 @@ def _decode(container: Container, text: str) -> tuple[Any, dict[str, str]]:
         reason = "it is nested too deeply"
     except ValueError as error:
         reason = str(error)
-    raise CheckpointError(
-        f"{container.path}: the structure in the metadata entry {_KEY!r} is not valid: {reason}"
-    )
+    raise CheckpointError(f"{container.path}: the structure in the metadata entry {_KEY!r} is not valid: {reason}")
 
 
 def _to_jax(array: np.ndarray) -> Any:

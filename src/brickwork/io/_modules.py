@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from typing import Any
 
 from ..core import LoadReport, ModuleBase, Variable, walk
 from ..core._state import load_state

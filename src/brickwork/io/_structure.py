@@ -58,7 +58,7 @@ class Encoder:
     def encode(self, value: Any, path: str = "tree", parts: tuple[str, ...] = ()) -> Any:
         """The JSON for ``value``, found at ``path``, whose tensors are named after ``parts``."""
         if isinstance(value, enum.Enum):
-            raise TypeError(f"{path} is the enum member {value}; save its .value")
+            raise TypeError(f"{path} is the enum member {value!r}; save its .value")
         if value is None or isinstance(value, (bool, str)):
             return value if value is None or isinstance(value, bool) else str(value)
         if isinstance(value, (np.ndarray, np.generic, jax.Array)):
@@ -91,10 +91,7 @@ class Encoder:
                 return {
                     "namedtuple": name if _is_name(name) else "Record",
                     "fields": list(fields),
-                    "values": [
-                        self.encode(x, f"{path}.{name}", (*parts, name))
-                        for name, x in zip(fields, value)
-                    ],
+                    "values": [self.encode(x, f"{path}.{name}", (*parts, name)) for name, x in zip(fields, value)],
                 }
             items = [self.encode(x, f"{path}[{i}]", (*parts, str(i))) for i, x in enumerate(value)]
             return {"tuple": items} if isinstance(value, tuple) else items
@@ -102,10 +99,7 @@ class Encoder:
             self._open.discard(id(value))
 
     def _mapping(self, value: Mapping[Any, Any], path: str, parts: tuple[str, ...]) -> Any:
-        pairs = [
-            (_key(key, path), self.encode(x, f"{path}[{key!r}]", (*parts, str(key))))
-            for key, x in value.items()
-        ]
+        pairs = [(_key(key, path), self.encode(x, f"{path}[{key!r}]", (*parts, str(key)))) for key, x in value.items()]
         if all(isinstance(key, str) for key in value):
             return {"map": dict(pairs)}
         return {"dict": [list(pair) for pair in pairs]}
@@ -135,7 +129,7 @@ class Encoder:
         dtype = value.dtype if value.dtype.isnative else value.dtype.newbyteorder("=")
         if not is_storable(dtype):
             raise TypeError(
-                f"{path} is {_article(value)} of dtype {value.dtype}, which cannot be saved; "
+                f"{path} is an array of dtype {value.dtype}, which cannot be saved; "
                 "convert it to numbers, or to a list of strings"
             )
         if not is_native(dtype):

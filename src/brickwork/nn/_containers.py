@@ -136,6 +136,3 @@ def _checked(layer: Any, index: int) -> Any:
             hint = "; unpack it: Sequential(*layers)"
         raise TypeError(f"layer {index} must be a module or a function, got {type(layer).__name__} {layer!r:.60}{hint}")
     return layer
-
-
-

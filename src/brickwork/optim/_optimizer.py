@@ -41,7 +41,8 @@ class _Rule:
         import optax
 
         labels = {name: self.label(name) for name in self.names}
-        return optax.partition(dict(self.groups) | {_REST: self.transformation}, labels)
+        rules: dict[Any, Any] = dict(self.groups) | {_REST: self.transformation}
+        return optax.partition(rules, labels)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -284,7 +285,9 @@ def _as_module(net: Any) -> ModuleBase:
     parameters = [net] if isinstance(net, Parameter) else net
     if isinstance(parameters, (list, tuple)) and parameters and all(isinstance(p, Parameter) for p in parameters):
         return _Loose(parameters)
-    raise TypeError(f"an optimiser takes a module or a non-empty list of parameters, got {type(net).__name__}: {net!r:.60}")
+    raise TypeError(
+        f"an optimiser takes a module or a non-empty list of parameters, got {type(net).__name__}: {net!r:.60}"
+    )
 
 
 def _check_transformation(transformation: Any, what: str) -> None:
@@ -321,5 +324,7 @@ def _matching(grads: Any, parameters: dict[str, Parameter]) -> dict[str, Any]:
         )
     for path, p in parameters.items():
         if tuple(np.shape(grads[path])) != p.shape:
-            raise ValueError(f"step: the gradient of {path!r} has shape {np.shape(grads[path])}, the parameter {p.shape}")
+            raise ValueError(
+                f"step: the gradient of {path!r} has shape {np.shape(grads[path])}, the parameter {p.shape}"
+            )
     return {path: grads[path] for path in parameters}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -45,9 +44,12 @@ def sgd(
         >>> opt = optim.sgd(nn.Linear(1, in_features=2), 0.1, momentum=0.9)
         >>> opt.learning_rate = 0.01
     """
-    settings = dict(
-        learning_rate=learning_rate, momentum=momentum, nesterov=nesterov, weight_decay=weight_decay
-    )
+    settings = {
+        "learning_rate": learning_rate,
+        "momentum": momentum,
+        "nesterov": nesterov,
+        "weight_decay": weight_decay,
+    }
     return _make(net, "sgd", _sgd, settings, groups)
 
 
@@ -75,7 +77,8 @@ def adam(
         >>> sorted(opt.state_dict())[:2]
         ['count', 'hyperparams.learning_rate']
     """
-    return _make(net, "adam", _adam, dict(learning_rate=learning_rate, b1=b1, b2=b2, eps=eps), groups)
+    settings = {"learning_rate": learning_rate, "b1": b1, "b2": b2, "eps": eps}
+    return _make(net, "adam", _adam, settings, groups)
 
 
 def adamw(
@@ -101,13 +104,11 @@ def adamw(
         >>> net = nn.Linear(1, in_features=2)
         >>> opt = optim.adamw(net, 1e-3, groups={r".*bias": {"weight_decay": 0.0}})
     """
-    settings = dict(learning_rate=learning_rate, b1=b1, b2=b2, eps=eps, weight_decay=weight_decay)
+    settings = {"learning_rate": learning_rate, "b1": b1, "b2": b2, "eps": eps, "weight_decay": weight_decay}
     return _make(net, "adamw", _adamw, settings, groups)
 
 
-def _make(
-    net: Net, name: str, rule: Callable[..., Any], settings: dict[str, Any], groups: Groups
-) -> Optimizer:
+def _make(net: Net, name: str, rule: Callable[..., Any], settings: dict[str, Any], groups: Groups) -> Optimizer:
     _check(name, settings)
     others = {}
     for pattern, changes in (groups or {}).items():

@@ -168,7 +168,7 @@ def _parameters(fn: Callable[..., Any], wrt: Any, args: Any, kwargs: Any) -> dic
             )
     else:
         targets = _targets(wrt)
-        named = [("", t) for t in targets] if len(targets) == 1 else [(None, t) for t in targets]
+        named = [("" if len(targets) == 1 else None, t) for t in targets]
     found = _collect(named)
     if any(not p.is_drawable for _, p in found):
         dry_run(fn, *args, **kwargs)
@@ -212,9 +212,11 @@ def _named_arguments(fn: Callable[..., Any], args: Any, kwargs: Any) -> list[tup
     keyed = [(k, a) for k, a in kwargs.items() if isinstance(a, ModuleBase)]
     own = [fn] if isinstance(fn, ModuleBase) and not modules and not keyed else []
     if len(modules) + len(keyed) + len(own) == 1:
-        return [("", a) for a in (*own, *(a for _, a in modules), *(a for _, a in keyed))]
+        only: ModuleBase = next(iter((*own, *(a for _, a in modules), *(a for _, a in keyed))))
+        return [("", only)]
     try:
         names = list(inspect.signature(fn).parameters)
     except (TypeError, ValueError):
         names = []
-    return [(names[i] if i < len(names) else str(i), a) for i, a in modules] + list(keyed)
+    positional = [(names[i] if i < len(names) else str(i), a) for i, a in modules]
+    return [*positional, *keyed]

@@ -42,6 +42,10 @@ def _default_directory() -> Path:
     return base / "brickwork" / "xla"
 
 
+def _setting(name: str) -> Any:
+    return getattr(jax.config, name)
+
+
 def enable_cache() -> None:
     """Turn the cache on, once, unless the user has decided otherwise.
 
@@ -54,10 +58,10 @@ def enable_cache() -> None:
         _State.enabled = True
         jax.monitoring.register_event_listener(_count)
         setting = os.environ.get("BRICKWORK_CACHE", "")
-        configured = jax.config.jax_compilation_cache_dir is not None
-        if setting.lower() == "off" or configured or not jax.config.jax_enable_compilation_cache:
+        configured = _setting("jax_compilation_cache_dir") is not None
+        if setting.lower() == "off" or configured or not _setting("jax_enable_compilation_cache"):
             return
-        directory = Path(setting) if setting else _default_directory()
+        directory = Path(setting).expanduser() if setting else _default_directory()
         try:
             directory.mkdir(parents=True, exist_ok=True)
         except OSError:
@@ -85,7 +89,7 @@ def cache_info() -> CacheInfo:
         >>> bw.cache_info().hits >= 0
         True
     """
-    directory = jax.config.jax_compilation_cache_dir
+    directory = _setting("jax_compilation_cache_dir")
     size = 0
     if directory and os.path.isdir(directory):
         size = sum(entry.stat().st_size for entry in os.scandir(directory) if entry.is_file())

@@ -102,6 +102,7 @@ class Compiled:
     """A compiled function; made by :func:`brickwork.compile`."""
 
     def __init__(self, fn: Callable[..., Any], donate: bool = True) -> None:
+        self.__name__: str = getattr(fn, "__name__", type(fn).__name__)
         functools.update_wrapper(self, fn, updated=())
         self._fn = fn
         self._donate = donate
@@ -135,7 +136,7 @@ class Compiled:
         if ready is None or ready.epoch is not EPOCH[0] or not ready.program.guards.hold():
             signature = Signature(args, kwargs)
             return self._slow_call(fast, signature)
-        return self._run(ready, fast, args, None)
+        return self._run(ready, fast, list(args), None)
 
     def _general_call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         signature = Signature(args, kwargs)
@@ -165,7 +166,7 @@ class Compiled:
 
     def _slow_call(self, key: Any, signature: Signature, stale: Program | None = None) -> Any:
         ready = self._prepare(key, signature)
-        if ready.program is stale:
+        if stale is not None and ready.program is stale:
             stale.frozen = False  # JAX dropped its caches; the assumptions hold, so compile again
         self._last = ready.program
         self._calls += 1
@@ -259,7 +260,7 @@ class Compiled:
         if instance is None:
             return self
         if isinstance(instance, ModuleBase):
-            return functools.partial(self, instance)
+            return _BoundMethod(self, instance)
         bound = self._bound.get(instance)
         if bound is None:
             bound = self._bound[instance] = Compiled(_WeakMethod(self._fn, instance), self._donate)
@@ -276,8 +277,8 @@ class Compiled:
             memory = executable.memory_analysis()
             if memory is not None:
                 donated = memory.alias_size_in_bytes
-                total = memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes
-                peak = total - donated
+                results = memory.output_size_in_bytes - donated
+                peak = memory.argument_size_in_bytes + results + memory.temp_size_in_bytes
         return Stats(
             calls=self._calls,
             compilations=self._compilations,
@@ -304,6 +305,20 @@ class _WeakMethod:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self._fn(self._instance(), *args, **kwargs)
+
+
+class _BoundMethod:
+    """A compiled method of a module: the module is its first argument, so equal modules share programs."""
+
+    def __init__(self, compiled: Compiled, instance: Any) -> None:
+        self.__wrapped__ = compiled
+        self.__self__ = instance
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.__wrapped__(self.__self__, *args, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.__wrapped__, name)
 
 
 class CompiledModule(Compiled):

@@ -15,17 +15,12 @@ import types
 from collections.abc import Iterator
 from typing import Any
 
-import jax
-import numpy as np
-
 from ..core import ModuleBase, Variable
 from ..core._structure import Static
 
 _LIMIT = 256
-_LIBRARIES = tuple(os.path.dirname(os.path.abspath(m.__file__)) + os.sep for m in (jax, np)) + (
-    os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep,
-    f"{os.sep}site-packages{os.sep}",
-)
+_PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+_LIBRARIES = (_PACKAGE + os.sep, f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")
 _MISSING = object()
 
 
@@ -44,10 +39,11 @@ class Guards:
 
     def hold(self) -> bool:
         """Whether every name still means the same object."""
+        # Plain loops: this runs at every call.
         for namespace, name, identity, _ in self.globals:
             if id(namespace.get(name, _MISSING)) != identity:
                 return False
-        for cell, _, identity, _ in self.cells:
+        for cell, _, identity, _ in self.cells:  # noqa: SIM110
             if id(_contents(cell)) != identity:
                 return False
         return True
@@ -108,8 +104,8 @@ def _visit(value: Any, out: Guards, seen: set[int]) -> None:
     elif isinstance(value, dict) and len(value) <= _LIMIT:
         for part in value.values():
             _visit(part, out, seen)
-    elif hasattr(value, "__wrapped__"):
-        _visit(value.__wrapped__, out, seen)
+    elif (wrapped := getattr(value, "__wrapped__", None)) is not None:
+        _visit(wrapped, out, seen)
 
 
 def _visit_function(fn: types.FunctionType, out: Guards, seen: set[int]) -> None:

@@ -18,7 +18,8 @@ from ..core._deferred import is_box
 from ..core._epoch import EPOCH
 from ..core._frame import leak
 from ..core._jax import Tracer, evaluate_jaxpr, used_inputs
-from ..core._variable import LENDS, Slot
+from ..core._parameter import Slot
+from ..core._variable import LENDS
 from ..errors import TraceLeakError
 from ._guards import Guards
 from ._signature import Signature
@@ -66,9 +67,9 @@ class _Traced:
             self.frame = CompileFrame()
             values = [v.concrete() for v in self.inputs]
             try:
-                self.jaxpr, shapes = jax.make_jaxpr(
-                    lambda v, a: self._pure(fn, signature, v, a), return_shape=True
-                )(values, signature.arrays)
+                self.jaxpr, shapes = jax.make_jaxpr(lambda v, a: self._pure(fn, signature, v, a), return_shape=True)(
+                    values, signature.arrays
+                )
             except jax.errors.ConcretizationTypeError as error:
                 raise explain_concretization(error, "compilation") from error
             if not self.frame.unknown:
@@ -161,10 +162,11 @@ class Program:
         read_only: list[Variable] = []
         overwritten: list[Variable] = []
         for variable in traced.inputs:
-            leaves = jax.tree_util.tree_leaves(variable.concrete())
-            if not any([next(used) for _ in leaves]) and leaves:
+            flags = [next(used) for _ in jax.tree_util.tree_leaves(variable.concrete())]
+            new = write_shapes.get(id(variable))
+            if flags and not any(flags):
                 placement.append(("unused", 0))
-            elif self.donate and id(variable) in write_shapes and _same_avals(variable, write_shapes[id(variable)]):
+            elif self.donate and new is not None and _same_avals(variable, new):
                 placement.append(("overwritten", len(overwritten)))
                 overwritten.append(variable)
             else:
@@ -222,6 +224,8 @@ class Program:
         self.identities = _identities(structure)
         self.overlap = _overlap(structure, boxes)
         self.modules = [weakref.ref(m) for m in structure.modules]
+        self.versions = [m._bw.version for m in structure.modules]
+        self.flags = [(v, v._trainable) for v in structure.variables]
         for module in (*structure.modules, *boxes.modules):
             module._bw.watched = True
 
@@ -235,13 +239,18 @@ class Program:
         roots = self.roots_alive()
         if roots is None or self.guards.changed() is not None:
             return False
-        structure = Structure(roots)
-        return (
-            structure.encoding == self.encoding
-            and _identities(structure) == self.identities
-            and _overlap(structure, boxes) == self.overlap
-            and [aval_of(v) for v in self.inputs(boxes)] == self.avals
-        )
+        if boxes.variables or not self._untouched():
+            structure = Structure(roots)
+            same = structure.encoding == self.encoding and _identities(structure) == self.identities
+            if not same or _overlap(structure, boxes) != self.overlap:
+                return False
+        return [aval_of(v) for v in self.inputs(boxes)] == self.avals
+
+    def _untouched(self) -> bool:
+        """Whether no module that the program depends on has changed at all since it was traced."""
+        now = (module() for module in self.modules)
+        same = all(m is not None and m._bw.version == v for m, v in zip(now, self.versions, strict=True))
+        return same and all(v._trainable == flag for v, flag in self.flags)
 
     def inputs(self, boxes: Structure) -> list[Variable]:
         """The variables read, for particular arguments."""
@@ -287,7 +296,8 @@ def _first_difference(old: Any, new: Any, name: str) -> str | None:
 def _initial_inputs(guards: Guards, boxes: Structure) -> dict[int, Variable]:
     """The variables that the function can be seen to reach, as a first guess at what it reads."""
     found = Structure([*guards.roots, *guards.variables]).variables
-    return {id(v): v for v in (*boxes.variables, *found) if v._trace is None and (v.is_drawn or v.is_drawable)}
+    candidates = (v for v in (*boxes.variables, *found) if v._trace is None)
+    return {id(v): v for v in candidates if v.is_drawn or v.is_drawable}
 
 
 def _identities(structure: Structure) -> tuple[int, ...]:
@@ -305,9 +315,7 @@ def _overlap(structure: Structure, boxes: Structure) -> tuple[tuple[int, int], .
 def _same_avals(variable: Variable, shapes: Any) -> bool:
     leaves, tree = jax.tree_util.tree_flatten(variable.concrete())
     new, new_tree = jax.tree_util.tree_flatten(shapes)
-    return tree == new_tree and all(
-        a.shape == b.shape and a.dtype == b.dtype for a, b in zip(leaves, new, strict=True)
-    )
+    return tree == new_tree and all(a.shape == b.shape and a.dtype == b.dtype for a, b in zip(leaves, new, strict=True))
 
 
 class _Probe:
@@ -353,9 +361,7 @@ class Ready:
         """Call the program and write its results back."""
         if LENDS[0] is not self.lends:
             self.protect()
-        out, writes = self.jitted(
-            [v._value for v in self.read_only], [v._value for v in self.overwritten], arrays
-        )
+        out, writes = self.jitted([v._value for v in self.read_only], [v._value for v in self.overwritten], arrays)
         if writes and type(writes[0]) is not ARRAY_TYPE[0]:
             self.check(writes)
         for variable, value in zip(self.written, writes, strict=True):
@@ -388,9 +394,7 @@ class Ready:
     def compile(self, arrays: list[Any]) -> None:
         """Compile the program for the present values."""
         self.protect()
-        self.program.compile(
-            [v._value for v in self.read_only], [v._value for v in self.overwritten], arrays
-        )
+        self.program.compile([v._value for v in self.read_only], [v._value for v in self.overwritten], arrays)
 
 
 def _copy(array: jax.Array) -> jax.Array:

@@ -1,0 +1,77 @@
+"""Initializers that only layers need."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from .._init_base import require_float, standard
+from ..core import Parameter
+from ..init import ElementwiseInitializer, Initializer, normal
+
+Shape = tuple[int, ...]
+
+
+class fan_in_uniform(ElementwiseInitializer):
+    r"""Uniform distribution, :math:`U(-1/\sqrt{n}, 1/\sqrt{n})` for ``n`` inputs to each output.
+
+    Args:
+        weight: the weight whose inputs count, for the initializer of a bias; ``None`` for that
+            of a weight ``(out, in, ...)`` itself. It may have a shape that is not known yet.
+
+    Example:
+        >>> import numpy as np
+        >>> from brickwork.nn._init import fan_in_uniform
+        >>> values = fan_in_uniform().draw(np.random.default_rng(0), (2, 100), np.float32)
+        >>> bool((abs(values) <= 0.1).all())
+        True
+    """
+
+    def __init__(self, weight: Parameter | None = None) -> None:
+        # The bias's initializer refers to the weight, never back: there is no reference cycle,
+        # and a deep copy of the layer copies both together.
+        self._weight = weight
+
+    def draw_block(self, rng: np.random.Generator, n: int, shape: Shape, dtype: Any) -> Any:
+        """Draw ``n`` of them."""
+        require_float(self, dtype)
+        inputs = shape if self._weight is None else self._weight.known_shape
+        values = standard(rng, n, dtype, uniform=True)
+        values *= 1 / math.sqrt(max(math.prod(inputs[1:]), 1))
+        return values
+
+    def follow(self, weight: Parameter) -> None:
+        """Count the inputs of this weight from now on."""
+        self._weight = weight
+
+
+class normal_but_row(Initializer):
+    """Standard normal distribution, except for one row of zeros.
+
+    Args:
+        row: the index of the row.
+
+    Example:
+        >>> import numpy as np
+        >>> from brickwork.nn._init import normal_but_row
+        >>> normal_but_row(0).draw(np.random.default_rng(0), (2, 1), np.float32)[0].tolist()
+        [0.0]
+    """
+
+    def __init__(self, row: int) -> None:
+        self.row = row
+
+    def draw(self, rng: np.random.Generator, shape: Shape, dtype: Any) -> Any:
+        """Draw all of them."""
+        values = normal().draw(rng, shape, dtype)
+        values[self.row] = 0
+        return values
+
+
+def follow_weight(bias: Parameter | None, weight: Parameter) -> None:
+    """Let the bias's first values depend on this weight: another may have taken the old one's place."""
+    initializer = None if bias is None else bias._init
+    if isinstance(initializer, fan_in_uniform):
+        initializer.follow(weight)
