@@ -121,11 +121,13 @@ def draw_mistakes(images: np.ndarray, labels: np.ndarray, guesses: np.ndarray, p
     from matplotlib import pyplot as plt
 
     wrong = np.flatnonzero(guesses != labels)
-    figure, panes = plt.subplots(4, limit // 4, figsize=(limit // 4 * 1.2, 6), layout="constrained")
+    shown = wrong[:limit]
+    rows = max(1, -(-len(shown) // 8))
+    figure, panes = plt.subplots(rows, 8, figsize=(10, 1.5 * rows + 0.5), layout="constrained", squeeze=False)
     figure.suptitle(f"{len(wrong)} of {len(labels)} digits misread (digit → reading)")
     for pane in panes.flat:
         pane.axis("off")
-    for pane, i in zip(panes.flat, wrong, strict=False):
+    for pane, i in zip(panes.flat, shown, strict=False):
         pane.imshow(images[i, 0], cmap="gray_r")
         pane.set_title(f"{labels[i]} → {guesses[i]}", fontsize=10)
     figure.savefig(path, dpi=120)

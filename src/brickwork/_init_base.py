@@ -195,7 +195,7 @@ class Scaled(ElementwiseInitializer):
 
     def scale(self, shape: Shape) -> float:
         """The standard deviation for a parameter of ``shape``."""
-        raise NotImplementedError
+        raise TypeError(f"{type(self).__name__} does not define scale(self, shape)")
 
     def draw_block(self, rng: np.random.Generator, n: int, shape: Shape, dtype: Any) -> Any:
         """Draw ``n`` of them."""

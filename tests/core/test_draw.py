@@ -349,9 +349,9 @@ def test_missing_methods():
     class NoBlock(init.ElementwiseInitializer):
         pass
 
-    with pytest.raises(NotImplementedError, match=r"Nothing does not define draw\(self, rng, "):
+    with pytest.raises(TypeError, match=r"Nothing does not define draw\(self, rng, "):
         draw(Nothing())
-    with pytest.raises(NotImplementedError, match=r"NoBlock does not define draw_block\(self, "):
+    with pytest.raises(TypeError, match=r"NoBlock does not define draw_block\(self, "):
         draw(NoBlock())
 
 

@@ -234,7 +234,7 @@ def test_chimera():
 
 def test_chimera_is_differentiated_in_all_parts():
     chimera = nn.Sequential(NestMLP(), nn.Linear(20), FixedHiddenMLP())
-    y, grads = bw.value_and_grad(lambda x: chimera(x), chimera)(jnp.asarray(X))
+    _, grads = bw.value_and_grad(lambda x: chimera(x), chimera)(jnp.asarray(X))
     assert list(grads) == [name for name, _ in chimera.named_parameters()]
     for name, g in grads.items():
         assert np.isfinite(g).all(), name

@@ -86,8 +86,7 @@ def test_by_name(net):
 
 def test_by_pattern(net):
     assert [name for name, _ in net.named_parameters(".*weight")] == ["0.weight", "2.weight"]
-    found = net.parameters(".*weight")
-    ] == [id(net[0].weight), id(net[2].weight)]
+    assert [id(p) for p in net.parameters(".*weight")] == [id(net[0].weight), id(net[2].weight)]
     assert net.parameters("weight") == []  # a full match on the path
     assert [name for name, _ in net.named_parameters("0.*")] == ["0.weight", "0.bias"]
     assert [name for name, _ in net.named_parameters(r".*(weight|bias)")] == [

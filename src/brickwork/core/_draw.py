@@ -92,9 +92,14 @@ class Initializer:
             shape: the complete shape of the parameter.
             dtype: its NumPy dtype (``bfloat16`` and the like come from ``ml_dtypes``).
         """
-        raise NotImplementedError(
+        raise TypeError(
             f"{type(self).__name__} does not define draw(self, rng, shape, dtype), which makes the initial values"
         )
+
+    @property
+    def ready(self) -> bool:
+        """Whether values can be drawn now; not so while they depend on a size that isn't known yet."""
+        return True
 
     def __repr__(self) -> str:
         settings = (f"{k}={v!r}" for k, v in vars(self).items() if not k.startswith("_"))
@@ -126,7 +131,7 @@ class ElementwiseInitializer(Initializer):
             shape: the complete shape of the parameter they are for (fans depend on it).
             dtype: the dtype to compute in: ``float32`` also for parameters of fewer bits.
         """
-        raise NotImplementedError(
+        raise TypeError(
             f"{type(self).__name__} does not define draw_block(self, rng, n, shape, dtype), "
             "which makes the initial values"
         )

@@ -11,7 +11,11 @@ from contextlib import contextmanager
 from typing import Any
 
 import jax.core
-from jax.extend.core import get_opaque_trace_state as trace_state
+
+try:  # the public spelling drags in all of jax.extend, a tenth of what importing brickwork costs
+    from jax._src.core import get_opaque_trace_state as trace_state
+except ImportError:
+    from jax.extend.core import get_opaque_trace_state as trace_state
 
 Tracer = jax.core.Tracer
 

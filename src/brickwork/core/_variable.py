@@ -193,7 +193,7 @@ class Variable(ArrayMethods):
                 dtype=self._dtype,
                 name=self.name,
             )
-            value = jnp.asarray(host)
+            value = jax.device_put(host)  # takes over the memory, which nobody else holds
             self._value = value if self._placement is None else jax.device_put(value, self._placement)
         self._trace = None
 
@@ -214,7 +214,7 @@ class Variable(ArrayMethods):
             self._init = as_initializer(init)
         if self.is_drawn:
             self._number = next_number()
-        if None in self._shape:
+        if not self.is_drawable:
             return
         saved, self._value = self._value, None
         if local.context.frame is None:
@@ -269,8 +269,8 @@ class Variable(ArrayMethods):
 
     @property
     def is_drawable(self) -> bool:
-        """Whether every size is known."""
-        return None not in self._shape
+        """Whether everything is known that the initial value depends on."""
+        return None not in self._shape and (self._init is None or self._init.ready)
 
     # -- description ---------------------------------------------------------------------------
 

@@ -165,12 +165,13 @@ def axis(dim: Any, ndim: int, function: str, argument: str = "dim") -> int:
     """Return ``dim`` as a non-negative axis of an array of ``ndim`` dimensions."""
     if type(dim) is not int:
         dim = integer(dim, function, argument)
-    if not -ndim <= dim < max(ndim, 1):
+    axes = max(ndim, 1)  # a scalar counts as a vector of one element
+    if not -axes <= dim < axes:
         allowed = f"-{ndim} to {ndim - 1}" if ndim else "0 or -1"
         raise ShapeMismatchError(
             f"{function}: {argument}={dim} is no axis of an array of {ndim} dimensions; expected {allowed}."
         )
-    return dim + ndim if dim < 0 else dim
+    return dim % axes
 
 
 def integer(value: Any, function: str, argument: str, minimum: int | None = None) -> int:
@@ -195,6 +196,11 @@ def pair(value: Any, function: str, argument: str, minimum: int = 1) -> tuple[in
     else:
         first = second = value
     return integer(first, function, argument, minimum), integer(second, function, argument, minimum)
+
+
+def hashable(*options: Any) -> tuple[Any, ...]:
+    """Return the options with tuples in place of lists."""
+    return tuple(tuple(v) if isinstance(v, list) else v for v in options)
 
 
 def reduction(value: str, function: str) -> str:

@@ -63,8 +63,6 @@ def conv2d(
     x = checks.to_array(x, "conv2d", "x")
     weight = checks.to_array(weight, "conv2d", "weight")
     bias = checks.optional_array(bias, "conv2d", "bias")
-    if type(padding) is list:
-        padding = tuple(padding)
     shape, kernel = x.shape, weight.shape
     if len(kernel) != 4:
         checks.shape_error(
@@ -74,7 +72,8 @@ def conv2d(
             weight=weight,
         )
     checks.require_images(x, "conv2d")
-    strides, pads, dilations, groups = _geometry(kernel[2:], stride, padding, dilation, groups)
+    options = checks.hashable(stride, padding, dilation)
+    strides, pads, dilations, groups = _geometry(kernel[2:], *options, groups)
     if shape[-3] != kernel[1] * groups or kernel[0] % groups:
         _wrong_channels(x, weight, groups)
     for axis in (0, 1):

@@ -191,9 +191,7 @@ def _wrong_trailing(x: Array, expected: tuple[int, ...]) -> None:
     checks.shape_error("layer_norm", problem, "Check the data, or the layer's sizes.", x=x)
 
 
-def _check_channels(
-    x: Array, weight: Array | None, bias: Array | None, function: str
-) -> tuple[Array, Array | None, Array | None]:
+def _check_channels(x: Any, weight: Any, bias: Any, function: str) -> tuple[Array, Array | None, Array | None]:
     x = checks.to_array(x, function, "x")
     weight = checks.optional_array(weight, function, "weight")
     bias = checks.optional_array(bias, function, "bias")

@@ -139,11 +139,7 @@ def avg_pool2d(
 
 def _windows(function: str, x: Array, kernel: Any, stride: Any, *options: Any) -> Any:
     checks.require_images(x, function)
-    if type(kernel) is list:
-        kernel = tuple(kernel)
-    if type(stride) is list:
-        stride = tuple(stride)
-    axes = _geometry(function, x.shape[-2:], kernel, stride, *options)
+    axes = _geometry(function, x.shape[-2:], *checks.hashable(kernel, stride, *options))
     for axis in axes:
         if axis.out < 1:
             pads = [(a.padding, a.padding) for a in axes]

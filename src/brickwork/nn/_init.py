@@ -42,6 +42,11 @@ class fan_in_uniform(ElementwiseInitializer):
         values *= 1 / math.sqrt(max(math.prod(inputs[1:]), 1))
         return values
 
+    @property
+    def ready(self) -> bool:
+        """Whether the number of inputs is known."""
+        return self._weight is None or None not in self._weight.shape
+
     def follow(self, weight: Parameter) -> None:
         """Count the inputs of this weight from now on."""
         self._weight = weight
