@@ -49,9 +49,7 @@ def test_dtypes():
     assert loss.dtype == jnp.bfloat16
     wide = losses.cross_entropy(half.astype(jnp.float32), TARGET)
     assert loss == wide.astype(jnp.bfloat16)
-    assert losses.cross_entropy(LOGITS, np.asarray(TARGET, np.uint8)) == losses.cross_entropy(
-        LOGITS, TARGET
-    )
+    assert losses.cross_entropy(LOGITS, np.asarray(TARGET, np.uint8)) == losses.cross_entropy(LOGITS, TARGET)
     assert losses.mse(half, half).dtype == jnp.bfloat16
 
 

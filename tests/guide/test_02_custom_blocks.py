@@ -104,7 +104,8 @@ def test_the_constant_weight_is_not_trained():
     assert [name for name, _ in net.named_parameters()] == ["dense.weight", "dense.bias"]
     assert [name for name, _ in net.named_buffers()] == ["rand_weight"]
     opt = optim.sgd(net, 0.1)
-    loss, grads = bw.value_and_grad(net, net)(jnp.asarray(X))
+    net(jnp.asarray(X))
+    _, grads = bw.value_and_grad(net, net)(jnp.asarray(X))
     assert set(grads) == {"dense.weight", "dense.bias"}
     before = np.asarray(net.dense.weight)
     opt.step(grads)
@@ -156,6 +157,7 @@ def test_a_plain_array_is_a_constant_as_well():
 def test_gradients_pass_through_the_loop():
     net = FixedHiddenMLP()
     x = jnp.asarray(X)
+    net(x)
     _, grads = bw.value_and_grad(net, net)(x)
     total, halvings = jnp.abs(np.asarray(_raw(net, X))).sum(), 0
     while total > 1:
@@ -173,6 +175,29 @@ def test_gradients_pass_through_the_loop():
 def _raw(net, x):
     w, b, c = (np.asarray(v) for v in (net.dense.weight, net.dense.bias, net.rand_weight))
     return np.maximum((x @ w.T + b) @ c + 1, 0) @ w.T + b
+
+
+def test_gradients_before_any_forward():
+    """The first thing done with the network is to differentiate it."""
+    net = FancyMLP()
+    twin = net.clone()
+    twin(jnp.asarray(X))
+    y, grads = bw.value_and_grad(net, net)(jnp.asarray(X))
+    expected_y, expected_grads = bw.value_and_grad(twin, twin)(jnp.asarray(X))
+    np.testing.assert_array_equal(y, expected_y)
+    np.testing.assert_array_equal(grads["dense.weight"], expected_grads["dense.weight"])
+
+
+def test_compiled_branches_say_where_they_are():
+    """Speculation comes later; until then it is an error with the file and line of the branch."""
+    net = FixedHiddenMLP()
+    net(jnp.asarray(X))
+    compiled = bw.compile(net)
+    with pytest.raises(bw.errors.ControlFlowError) as info:
+        compiled(jnp.asarray(X))
+    line = FixedHiddenMLP.forward.__code__.co_firstlineno + 4
+    assert f"{__file__}:{line}: `while jnp.abs(X).sum() > 1:`" in str(info.value)
+    assert net(jnp.asarray(X)).shape == ()
 
 
 def test_nest_mlp():
@@ -234,6 +259,7 @@ def test_chimera():
 
 def test_chimera_is_differentiated_in_all_parts():
     chimera = nn.Sequential(NestMLP(), nn.Linear(20), FixedHiddenMLP())
+    chimera(jnp.asarray(X))
     _, grads = bw.value_and_grad(lambda x: chimera(x), chimera)(jnp.asarray(X))
     assert list(grads) == [name for name, _ in chimera.named_parameters()]
     for name, g in grads.items():

@@ -19,9 +19,7 @@ X = np.asarray(jax.random.uniform(jax.random.key(0), (2, 4)))
 
 def shared_net():
     shared = nn.Linear(8)
-    return nn.Sequential(
-        nn.Linear(8), nn.ReLU(), shared, nn.ReLU(), shared, nn.ReLU(), nn.Linear(1)
-    )
+    return nn.Sequential(nn.Linear(8), nn.ReLU(), shared, nn.ReLU(), shared, nn.ReLU(), nn.Linear(1))
 
 
 class Autoencoder(nn.Module):

@@ -194,9 +194,7 @@ def test_a_contradiction_found_by_build():
     layer.weight.shape = (6, 3)
     with pytest.raises(bw.errors.ShapeMismatchError) as info:
         nn.Sequential(nn.Identity(), layer)(uniform(2, 5))
-    assert str(info.value).startswith(
-        "Parameter '1.weight' has shape (6, 3), which contradicts (5, ?):"
-    )
+    assert str(info.value).startswith("Parameter '1.weight' has shape (6, 3), which contradicts (5, ?):")
     assert info.value.__notes__ == ["  in net.1 (MyDense()), called with float32[2, 5]"]
 
 
@@ -205,7 +203,7 @@ def test_another_width_in_a_later_call_says_where():
     net(uniform(2, 5))
     with pytest.raises((TypeError, ValueError)) as info:
         net(uniform(2, 7))
-    assert info.value.__notes__ == ["  in net.1 (MyDense()), called with float32[2, 7]"]
+    assert info.value.__notes__[-1] == "  in net.1 (MyDense()), called with float32[2, 7]"
 
 
 def test_build_runs_once():

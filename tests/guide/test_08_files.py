@@ -57,9 +57,7 @@ def test_a_tensor(tmp_path):
     np.testing.assert_array_equal(x2, [0, 1, 2, 3])
 
 
-@pytest.mark.parametrize(
-    "dtype", ["float32", "float16", "bfloat16", "int8", "uint32", "bool", "complex64"]
-)
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16", "int8", "uint32", "bool", "complex64"])
 def test_a_tensor_of_any_dtype(dtype, tmp_path):
     round_trip(jnp.array([[0, 1, 3]]).astype(dtype), tmp_path)
 

@@ -63,9 +63,7 @@ CONVOLUTIONS = [
 def test_conv2d(rng, options):
     weight = normal(rng, 8, 4 // options.get("groups", 1), 3, 2)
     arrays = [normal(rng, 2, 4, 9, 8), weight, normal(rng, 8)]
-    compare(
-        lambda *a: F.conv2d(*a, **options), lambda *a: T.conv2d(*a, **options), *arrays, rtol=1e-4
-    )
+    compare(lambda *a: F.conv2d(*a, **options), lambda *a: T.conv2d(*a, **options), *arrays, rtol=1e-4)
 
 
 def test_conv2d_of_one_image_and_of_none(rng):
@@ -117,9 +115,7 @@ def test_pool_shapes_agree_with_torch_everywhere():
             continue
         options = {"stride": stride, "padding": padding, "ceil_mode": ceil_mode}
         expected = T.max_pool2d(torch.zeros(1, size, 6), kernel, **options).shape
-        out = jax.eval_shape(
-            lambda x, k=kernel, o=options: F.max_pool2d(x, k, **o), jnp.zeros((1, size, 6))
-        )
+        out = jax.eval_shape(lambda x, k=kernel, o=options: F.max_pool2d(x, k, **o), jnp.zeros((1, size, 6)))
         assert out.shape == tuple(expected), (size, kernel, options)
 
 
@@ -133,6 +129,19 @@ def test_batch_norm_train(rng, shape, affine):
         *arrays,
         rtol=1e-4,
     )
+
+
+@pytest.mark.parametrize("momentum", [0.1, None])
+def test_running_statistics(rng, momentum):
+    layer = torch.nn.BatchNorm1d(3, momentum=momentum)
+    state = [jnp.zeros(3), jnp.ones(3), jnp.zeros((), jnp.int32)]
+    for _ in range(3):
+        x = normal(rng, 4, 3, 5)
+        layer(torch.tensor(x))
+        _, mean, var = F.batch_norm_train(x)
+        state = F.update_running_statistics(*state, mean, var, count=20, momentum=momentum)
+    for ours, theirs in zip(state, layer.buffers(), strict=True):
+        np.testing.assert_allclose(ours, theirs.numpy(), rtol=1e-5)
 
 
 def test_batch_norm_eval(rng):
@@ -193,7 +202,7 @@ def test_elementwise_and_softmax(rng, name):
     compare(*ACTIVATIONS[name], normal(rng, 3, 4, 5) * 4)
 
 
-@pytest.mark.parametrize("shape", [(4,), (6, 4), (3, 4, 5), (2, 4, 3, 2)])
+@pytest.mark.parametrize("shape", [(4,), (6, 4), (2, 4, 3, 2)])
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("smoothing", [0.0, 0.3])
 @pytest.mark.parametrize("reduction", ["mean", "sum", "none"])

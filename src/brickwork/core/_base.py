@@ -353,7 +353,7 @@ class ModuleBase(Node):
             if not isinstance(variable, Parameter) and (init is None or pattern is None):
                 continue
             chosen = init if pattern is not None or len(variable.shape) >= 2 else None
-            if chosen is None and not variable.has_init:
+            if chosen is None and variable.init is None:
                 continue  # given by value: there is nothing to draw from
             if specs and init is None:
                 variable.initialize_later()

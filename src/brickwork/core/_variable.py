@@ -243,9 +243,9 @@ class Variable(ArrayMethods):
         self._lent = True
 
     @property
-    def has_init(self) -> bool:
-        """Whether there is an initializer; not so for a variable that was given its value."""
-        return self._init is not None
+    def init(self) -> Initializer | None:
+        """The initializer; ``None`` for a variable that was given its value."""
+        return self._init
 
     def move(self, target: Any) -> None:
         """Put the value on a device or sharding, now or when it is drawn."""

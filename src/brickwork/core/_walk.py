@@ -27,7 +27,8 @@ def walk(root: Node, *, into_modules: bool = True, aliases: bool = False) -> Ite
         node: Any = item
         if isinstance(item, tuple):
             for i, inner in enumerate(item):
-                yield from visit(f"{path}.{i}" if path else str(i), inner)
+                if isinstance(inner, (Node, Variable, tuple)):
+                    yield from visit(f"{path}.{i}" if path else str(i), inner)
             return
         is_container = isinstance(item, (list, dict))
         if not is_container:

@@ -7,7 +7,8 @@ recognised by its concrete type, and text is only put together once something is
 from __future__ import annotations
 
 import operator
-from typing import TYPE_CHECKING, Any, NoReturn, cast
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +18,8 @@ from ..errors import ShapeMismatchError
 
 if TYPE_CHECKING:
     from jaxtyping import Array
+
+Geometry = TypeVar("Geometry")
 
 # Concrete classes of jax.Array that have been seen (the array itself and the tracers), and classes
 # of boxes around one. Learned instead of listed, because those of JAX have no public name; there
@@ -198,9 +201,14 @@ def pair(value: Any, function: str, argument: str, minimum: int = 1) -> tuple[in
     return integer(first, function, argument, minimum), integer(second, function, argument, minimum)
 
 
-def hashable(*options: Any) -> tuple[Any, ...]:
-    """Return the options with tuples in place of lists."""
-    return tuple(tuple(v) if isinstance(v, list) else v for v in options)
+def cached(geometry: Callable[..., Geometry], *options: Any) -> Geometry:
+    """Call a function with an ``lru_cache``, with tuples in place of lists."""
+    try:
+        return geometry(*options)
+    except TypeError:
+        if list not in map(type, options):
+            raise
+    return geometry(*(tuple(v) if isinstance(v, list) else v for v in options))
 
 
 def reduction(value: str, function: str) -> str:

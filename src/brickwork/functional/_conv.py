@@ -72,8 +72,7 @@ def conv2d(
             weight=weight,
         )
     checks.require_images(x, "conv2d")
-    options = checks.hashable(stride, padding, dilation)
-    strides, pads, dilations, groups = _geometry(kernel[2:], *options, groups)
+    strides, pads, dilations, groups = checks.cached(_geometry, kernel[2:], stride, padding, dilation, groups)
     if shape[-3] != kernel[1] * groups or kernel[0] % groups:
         _wrong_channels(x, weight, groups)
     for axis in (0, 1):

@@ -139,7 +139,7 @@ def avg_pool2d(
 
 def _windows(function: str, x: Array, kernel: Any, stride: Any, *options: Any) -> Any:
     checks.require_images(x, function)
-    axes = _geometry(function, x.shape[-2:], *checks.hashable(kernel, stride, *options))
+    axes = checks.cached(_geometry, function, x.shape[-2:], kernel, stride, *options)
     for axis in axes:
         if axis.out < 1:
             pads = [(a.padding, a.padding) for a in axes]

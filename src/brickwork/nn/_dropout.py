@@ -40,6 +40,8 @@ class Dropout(Module):
         2014; ``torch.nn.Dropout``.
     """
 
+    uses_random = True
+
     def __init__(self, p: float = 0.5) -> None:
         self.p = check_rate(p, "Dropout", "p")
 

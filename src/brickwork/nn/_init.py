@@ -77,6 +77,6 @@ class normal_but_row(Initializer):
 
 def follow_weight(bias: Parameter | None, weight: Parameter) -> None:
     """Let the bias's first values depend on this weight: another may have taken the old one's place."""
-    initializer = None if bias is None else bias._init
+    initializer = None if bias is None else bias.init
     if isinstance(initializer, fan_in_uniform):
         initializer.follow(weight)

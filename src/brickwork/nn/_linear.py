@@ -75,7 +75,14 @@ class Linear(Module):
     def build(self, x: Any) -> None:
         """Take the number of inputs from the last axis."""
         shape = checks.shape_of(x, "Linear")
-        if shape and self.weight.shape[1] is None:
+        if not shape:
+            checks.shape_error(
+                "Linear",
+                "x is a scalar, but its last axis must hold the features.",
+                "Pass an array of shape (*, features).",
+                x=x,
+            )
+        if self.weight.shape[1] is None:
             self.weight.shape = (None, shape[-1])
         follow_weight(self.bias, self.weight)
 

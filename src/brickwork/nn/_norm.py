@@ -246,7 +246,8 @@ class LayerNorm(Module):
         bias: bool = True,
         dtype: Any = jnp.float32,
     ) -> None:
-        self._given = shape = _sizes(normalized_shape)
+        self._given = _sizes(normalized_shape)
+        shape = self._given or (None,)
         self.eps = float(eps)
         both = elementwise_affine and bias
         self.weight = Parameter(shape=shape, dtype=dtype, init=ones()) if elementwise_affine else None
@@ -255,7 +256,7 @@ class LayerNorm(Module):
     @property
     def normalized_shape(self) -> tuple[int | None, ...]:
         """Sizes of the axes normalised over; ``(None,)`` while that is not known."""
-        return self._given if self.weight is None else self.weight.shape
+        return (self._given or (None,)) if self.weight is None else self.weight.shape
 
     def build(self, x: Any) -> None:
         """Take the number of features from the last axis."""
@@ -283,9 +284,9 @@ class LayerNorm(Module):
         return sizes + args.options(self, eps=1e-5) + rest
 
 
-def _sizes(normalized_shape: Any) -> tuple[int | None, ...]:
+def _sizes(normalized_shape: Any) -> tuple[int, ...] | None:
     if normalized_shape is None:
-        return (None,)
+        return None
     if not isinstance(normalized_shape, (tuple, list)):
         return (args.size(normalized_shape, "LayerNorm", "normalized_shape"),)
     if not normalized_shape:
