@@ -122,9 +122,7 @@ def main() -> None:
         ("variant", "parameters MB", "donated", "during a step", "after a step"),
         rows,
     )
-    console.print(
-        "3 after a step is parameters and two moments, once each; during it, activations add"
-    )
+    console.print("3.000: one copy of the parameters and of two moments; activations add to it in a step")
     record("memory", results, args.json)
 
 

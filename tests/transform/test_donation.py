@@ -107,7 +107,7 @@ def test_two_variables_around_one_array():
 
 
 def test_array_given_by_the_user(net, step):
-    mine = jnp.full(N, 3.0)
+    mine = jnp.full(N, 3.0, jnp.float32)
     net.w.value = mine
     for _ in range(3):
         step()
@@ -338,7 +338,7 @@ def test_functional_state_survives(net, step):
 
 
 def test_loaded_arrays(net, step):
-    mine = jnp.full(N, 3.0)
+    mine = jnp.full(N, 3.0, jnp.float32)
     net.load_state_dict({"w": mine, "n": jnp.zeros(())})
     step()
     step()
@@ -353,7 +353,7 @@ def test_a_gradient_given_by_the_user(net):
     net.w.grad = jnp.zeros(N)
     step()
     step()
-    mine = jnp.full(N, 3.0)
+    mine = jnp.full(N, 3.0, jnp.float32)
     net.w.grad = mine
     step()
     step()
@@ -374,3 +374,16 @@ def test_a_call_inside_a_raw_trace_leaves_the_boxes(net):
     assert not isinstance(net.w._value, jax.core.Tracer)
     all_are(net.w, 2)
     all_are(kept, 1)
+
+
+def test_an_alias_made_inside_a_forward():
+    class Alias(Net):
+        def forward(self):
+            return jax.device_put(self.w.value, self.w.device)
+
+    net = Alias()
+    step = bw.compile(lambda: setattr(net.w, "value", net.w.value + 1))
+    step(), step(), step()
+    kept = net()
+    step(), step()
+    all_are(kept, 4)

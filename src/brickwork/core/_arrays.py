@@ -36,7 +36,7 @@ def check_shape(shape: Any, what: str) -> Shape:
                 f"{what}: shape {given} has an entry {size!r}; sizes are integers, or None when not known yet"
             )
         if size < 0:
-            raise ValueError(f"{what}: shape {given} has a negative size")
+            raise ValueError(f"{what}: shape {given} has a negative size; use None for a size not known yet")
     return tuple(None if d is None else int(d) for d in given)
 
 

@@ -51,11 +51,11 @@ class _Record:
 class ModuleBase(Node):
     """The mechanism behind :class:`brickwork.Module`; see there."""
 
-    __slots__ = ("__dict__", "__weakref__", "_bw", "_parent")
+    __slots__ = ("__dict__", "__weakref__", "_bw", "_holders")
 
     training: bool
     _bw: _Record
-    _parent: weakref.ref[Node] | None
+    _holders: tuple[weakref.ref[Node], ...]
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         self = object.__new__(cls)
@@ -65,7 +65,7 @@ class ModuleBase(Node):
 
     def _prepare(self) -> None:
         object.__setattr__(self, "_bw", _Record())
-        object.__setattr__(self, "_parent", None)
+        object.__setattr__(self, "_holders", ())
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -342,16 +342,14 @@ class ModuleBase(Node):
             init: an initializer for the parameters of two or more dimensions, or, with ``pattern``,
                 for whatever matches. It is used at once where the shape is known, and later where
                 not. Parameters drawn already are drawn again.
-            pattern: a regular expression that must match the whole path.
+            pattern: a regular expression that must match the whole path of a parameter.
 
         Returns:
             This module.
         """
         if specs:
             dry_run(self, *specs)
-        for variable in self.variables(pattern):
-            if not isinstance(variable, Parameter) and (init is None or pattern is None):
-                continue
+        for variable in self.parameters(pattern):
             chosen = init if pattern is not None or len(variable.shape) >= 2 else None
             if chosen is None and variable.init is None:
                 continue  # given by value: there is nothing to draw from
@@ -410,7 +408,11 @@ class ModuleBase(Node):
         Raises:
             DeferredShapeError: a shape is not known yet.
         """
+        self.prepare_state()
         return {path: v.value for path, v in self.named_variables() if v.persistent}
+
+    def prepare_state(self) -> None:
+        """Called before the state is read or replaced, for modules that create some of it late."""
 
     def load_state_dict(
         self, state: Any, strict: bool = True, rename: dict[str, str] | Callable[[str], str] | None = None

@@ -17,7 +17,7 @@ class Node:
     """Anything that can hold variables: what modules and tracked containers have in common."""
 
     __slots__ = ()
-    _parent: Any  # a weak reference to the node that gives this one its name, or None
+    _holders: tuple[weakref.ref[Node], ...]  # who has this as an attribute or item, first come first
 
     def edges(self) -> Iterable[tuple[str, Any]]:
         """The names and values of what is held, in order."""
@@ -42,21 +42,10 @@ class _Tracked(Node):
     """The part that lists and dicts share: who holds them, and telling those of changes."""
 
     __slots__ = ()
-    _holders: list[weakref.ref[Node]]
-
-    def held_by(self, holder: Node) -> None:
-        """Remember a module or container that has this one as an attribute or item."""
-        holders = [r for r in getattr(self, "_holders", ()) if r() not in (None, holder)]
-        self._holders = [*holders, weakref.ref(holder)]
-
-    @property
-    def _parent(self) -> weakref.ref[Node] | None:
-        holders = getattr(self, "_holders", None)
-        return holders[0] if holders else None
+    _holders: tuple[weakref.ref[Node], ...] = ()
 
     def touched(self) -> None:
-        holders = getattr(self, "_holders", ())
-        for reference in holders:
+        for reference in self._holders:
             holder = reference()
             if holder is not None:
                 holder.touched()
@@ -229,13 +218,12 @@ def tracked(value: Any, where: str, *, traced: bool = False) -> Any:
 
 def hold(holder: Node, value: Any) -> None:
     """Tell a value who holds it, so that it knows its name and whom to tell of changes."""
-    if isinstance(value, _Tracked):
-        value.held_by(holder)
-    elif isinstance(value, (Variable, Node)):
-        parent = value._parent
-        old = None if parent is None else parent()
-        if old is None or old.name_of(value) is None:
-            value._parent = weakref.ref(holder)
+    if isinstance(value, (Variable, Node)):
+        known = value._holders
+        if not known:
+            value._holders = (weakref.ref(holder),)
+        elif all(r() is not holder for r in known):
+            value._holders = (*(r for r in known if r() is not None), weakref.ref(holder))
     elif isinstance(value, tuple):
         for item in value:
             hold(holder, item)

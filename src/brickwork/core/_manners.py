@@ -69,6 +69,9 @@ class ArrayMethods:
 
     def __getattr__(self, name: str) -> Any:
         # Methods of arrays (`sum`, `T`, `at`, `reshape`, ...); dunders are looked up on the class.
+        own = getattr(type(self), name, None)
+        if isinstance(own, property) and own.fget is not None:
+            return own.fget(self)  # it raised an AttributeError of its own; let the user see that one
         if name.startswith("_") or not hasattr(jax.Array, name):
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
         return getattr(self.value, name)

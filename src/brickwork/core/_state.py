@@ -12,7 +12,6 @@ import numpy as np
 
 from ..errors import LoadError
 from ._arrays import as_array, show_shape
-from ._containers import Node
 from ._variable import Variable
 from ._walk import walk
 
@@ -67,17 +66,21 @@ def _report_text(report: LoadReport, names: list[str], what: str) -> str:
             lines.append(f"    {item}" + (f"  (similar: {near[0]})" if near else ""))
         if len(items) > 20:
             lines.append(f"    ... and {len(items) - 20} more")
-    lines.append("  Use strict=False to skip missing and unexpected names, or rename={pattern: replacement}.")
+    if report.missing or report.unexpected:
+        lines.append("  Use strict=False to skip missing and unexpected names, or rename={pattern: replacement}.")
+    else:
+        lines.append("  Build the network with the sizes of the state, or leave the sizes out.")
     return "\n".join(lines)
 
 
 def load_state(
-    root: Node, state: Mapping[str, Any], *, strict: bool, rename: Rename, what: str = "the state"
+    root: Any, state: Mapping[str, Any], *, strict: bool, rename: Rename, what: str = "the state"
 ) -> LoadReport:
     """Set variables by path from ``state``; see ``Module.load_state_dict``."""
     if not isinstance(state, Mapping):
         raise TypeError(f"load: expected a mapping from names to arrays, got {type(state).__name__}")
     given = _renamed(state, rename)
+    root.prepare_state()
     by_name: dict[str, Variable] = {}
     canonical: dict[int, str] = {}
     for path, item in walk(root, aliases=True):

@@ -70,7 +70,7 @@ class Variable(ArrayMethods):
         "_init",
         "_lent",
         "_number",
-        "_parent",
+        "_holders",
         "_placement",
         "_shape",
         "_trace",
@@ -83,7 +83,7 @@ class Variable(ArrayMethods):
         what = type(self).__name__
         self._setup()
         if (value is None) == (shape is None):
-            raise TypeError(f"{what}: give either a value or shape=..., not {'both' if shape else 'neither'}")
+            raise TypeError(f"{what}: give either a value or shape=..., not {'neither' if shape is None else 'both'}")
         if value is not None:
             if init is not None:
                 raise TypeError(f"{what}: init= goes with shape=..., not with a value")
@@ -105,7 +105,7 @@ class Variable(ArrayMethods):
         self._number: tuple[int, int] | None = None
         self._placement: Any = None
         self._trainable = False
-        self._parent: weakref.ref[Any] | None = None
+        self._holders: tuple[weakref.ref[Any], ...] = ()
         self._lent = False  # someone outside may hold the array, so it must not be donated
         self._copy = False  # made by a raw JAX transform from its argument
         now = trace_state()
@@ -210,22 +210,22 @@ class Variable(ArrayMethods):
         Args:
             init: the initializer to use from now on; the one it has if not given.
         """
+        before = self._init, self._number, self._value
         if init is not None:
             self._init = as_initializer(init)
         if self.is_drawn:
             self._number = next_number()
         if not self.is_drawable:
             return
-        saved, self._value = self._value, None
-        if local.context.frame is None:
-            self._draw()
-            return
+        self._value = None
         try:
             self._draw()
-            drawn = self._value
-        finally:
-            self._value = saved
-        self._store(drawn)
+        except BaseException:
+            self._init, self._number, self._value = before
+            raise
+        if local.context.frame is not None:
+            drawn, self._value = self._value, before[2]
+            self._store(drawn)
 
     def initialize_later(self) -> None:
         """Drop the value, if there is one; the next read draws anew."""
@@ -250,7 +250,7 @@ class Variable(ArrayMethods):
     def move(self, target: Any) -> None:
         """Put the value on a device or sharding, now or when it is drawn."""
         self._placement = target
-        if self.is_drawn:
+        if self.is_drawn and self.value.sharding.device_set != {target}:
             self._store(jax.device_put(self.value, target))
 
     def cast(self, dtype: Any) -> None:
@@ -369,7 +369,7 @@ class Variable(ArrayMethods):
 
     def _settings(self) -> dict[str, Any]:
         """What a copy needs besides the value."""
-        names = ("_shape", "_dtype", "_init", "_number", "_trainable")
+        names = ("_shape", "_dtype", "_init", "_number", "_trainable")  # the placement isn't for pickles
         return {n: getattr(self, n) for n in names} | dict(getattr(self, "__dict__", {}))
 
     def _restore(self, settings: dict[str, Any], value: Any) -> None:
@@ -386,11 +386,13 @@ class Variable(ArrayMethods):
         memo[id(self)] = new
         value = None if self._value is None else self.value
         new._restore(copy.deepcopy(self._settings(), memo), value)
+        new._placement = self._placement
         return new
 
     def __copy__(self) -> Self:
         new = object.__new__(type(self))
         new._restore(self._settings(), None if self._value is None else self.value)
+        new._placement = self._placement
         return new
 
     def __getstate__(self) -> tuple[dict[str, Any], Any]:
@@ -409,17 +411,19 @@ LENDS: list[object] = [object()]
 """Replaced whenever an array is handed out, so that a compiled function knows when to look."""
 
 
-def _path_to(variable: Variable) -> str:
+def _path_to(item: Any) -> str:
     names: list[str] = []
-    item: Any = variable
-    while item._parent is not None:
-        parent = item._parent()
-        name = None if parent is None else parent.name_of(item)
-        if name is None:
-            break
-        if name:
-            names.append(name)
-        item = parent
+    visited: set[int] = set()
+    while id(item) not in visited:
+        visited.add(id(item))
+        for reference in item._holders:  # the first that still holds it decides
+            holder = reference()
+            name = None if holder is None else holder.name_of(item)
+            if name is not None:
+                if name:
+                    names.append(name)
+                item = holder
+                break
     return ".".join(reversed(names))
 
 

@@ -20,31 +20,41 @@ def walk(root: Node, *, into_modules: bool = True, aliases: bool = False) -> Ite
         into_modules: whether to look inside the modules found.
         aliases: whether to yield an item again under each further path; once otherwise.
     """
-    seen: set[int] = set()
-    open_nodes: list[int] = []  # against cycles, when everything is visited more than once
+    return _visit("", root, _Tour(root, into_modules, aliases))
 
-    def visit(path: str, item: Any) -> Iterator[tuple[str, Any]]:
-        node: Any = item
-        if isinstance(item, tuple):
-            for i, inner in enumerate(item):
-                if isinstance(inner, (Node, Variable, tuple)):
-                    yield from visit(f"{path}.{i}" if path else str(i), inner)
-            return
-        is_container = isinstance(item, (list, dict))
-        if not is_container:
-            if (id(item) in seen and not aliases) or id(item) in open_nodes:
-                return
-            seen.add(id(item))
-            yield path, item
-        if isinstance(item, Variable) or (not into_modules and not is_container and item is not root):
-            return
-        open_nodes.append(id(item))
-        for name, value in node.edges():
-            if isinstance(value, (Node, Variable, tuple)):
-                yield from visit(f"{path}.{name}" if path and name else path or name, value)
-        open_nodes.pop()
 
-    return visit("", root)
+class _Tour:
+    """What one traversal knows."""
+
+    __slots__ = ("aliases", "into_modules", "open", "root", "seen")
+
+    def __init__(self, root: Node, into_modules: bool, aliases: bool) -> None:
+        self.root, self.into_modules, self.aliases = root, into_modules, aliases
+        self.seen: set[int] = set()
+        self.open: list[int] = []  # against cycles, when everything is visited more than once
+
+
+def _visit(path: str, item: Any, tour: _Tour) -> Iterator[tuple[str, Any]]:
+    # Not a closure inside walk(): one that calls itself would be a cycle and keep the root alive.
+    if isinstance(item, tuple):
+        for i, inner in enumerate(item):
+            if isinstance(inner, (Node, Variable, tuple)):
+                yield from _visit(f"{path}.{i}" if path else str(i), inner, tour)
+        return
+    is_container = isinstance(item, (list, dict))
+    if not is_container:
+        if (id(item) in tour.seen and not tour.aliases) or id(item) in tour.open:
+            return
+        tour.seen.add(id(item))
+        yield path, item
+    if isinstance(item, Variable) or (not tour.into_modules and not is_container and item is not tour.root):
+        return
+    node: Any = item
+    tour.open.append(id(node))
+    for name, value in node.edges():
+        if isinstance(value, (Node, Variable, tuple)):
+            yield from _visit(f"{path}.{name}" if path and name else path or name, value, tour)
+    tour.open.pop()
 
 
 def find_path(root: Node, target: Any) -> str | None:

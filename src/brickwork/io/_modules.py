@@ -15,6 +15,7 @@ def save_module(net: ModuleBase, path: str | os.PathLike[str]) -> None:
     """Write a network's parameters and persistent buffers; see ``Module.save``."""
     canonical: dict[int, str] = {}
     aliases: dict[str, str] = {}
+    net.prepare_state()
     for name, item in walk(net, aliases=True):
         if isinstance(item, Variable) and item.persistent:
             first = canonical.setdefault(id(item), name)
@@ -31,7 +32,7 @@ def load_module(
     rename: Mapping[str, str] | Callable[[str], str] | None,
 ) -> LoadReport:
     """Take over a network's parameters and buffers from a file; see ``Module.load``."""
-    state = load(path)
+    state, info = load(path, with_metadata=True)
     if not isinstance(state, dict) or not all(hasattr(v, "shape") for v in state.values()):
         kind = type(state).__name__
         inside = f" with the entries {list(state)[:8]}" if isinstance(state, dict) else ""
@@ -39,4 +40,8 @@ def load_module(
             f"{os.fspath(path)}: holds a {kind}{inside}, not a plain dict from names to arrays; open it with "
             "bw.load and pass the part that belongs to the network to net.load_state_dict"
         )
+    names = {name for name, item in walk(net, aliases=True) if isinstance(item, Variable)}
+    for alias, name in info.aliases.items():  # tied in the file; perhaps not in this network
+        if alias in names and name in state:
+            state.setdefault(alias, state[name])
     return load_state(net, state, strict=strict, rename=rename, what=os.fspath(path))

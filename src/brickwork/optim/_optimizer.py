@@ -169,7 +169,7 @@ class Optimizer(Module):
         values = {path: p.value for path, p in parameters.items()}
         for path in skipped:
             given[path] = jnp.zeros_like(values[path])
-        self._prepare_state(parameters)
+        self._fit_state(parameters)
         state = jax.tree_util.tree_unflatten(self._tree, [b.value for b in self._buffers])
         new_values, new_state = _update(self._rule(tuple(values)), given, state, values)
         for path, p in parameters.items():
@@ -195,7 +195,7 @@ class Optimizer(Module):
         Those of transformations made with ``optax.inject_hyperparams``; for ``sgd``, ``adam`` and
         ``adamw`` it is the learning rate. In a parameter group the name begins with its pattern.
         """
-        self._prepare_state(self.targets())
+        self._fit_state(self.targets())
         found = {}
         for name, buffer in zip(self._buffer_names, self._buffers, strict=True):
             front, marker, last = name.rpartition("hyperparams.")
@@ -231,7 +231,7 @@ class Optimizer(Module):
     def _rule(self, names: tuple[str, ...]) -> _Rule:
         return _Rule(self._transformation, self._groups, names if self._groups else ())
 
-    def _prepare_state(self, parameters: dict[str, Parameter]) -> None:
+    def _fit_state(self, parameters: dict[str, Parameter]) -> None:
         """Create the state, or fit it to the parameters that are trained now."""
         covers = tuple((path, p.known_shape) for path, p in parameters.items())
         if covers == self._covers and self._tree is not None:
@@ -254,15 +254,9 @@ class Optimizer(Module):
         self._buffers[:] = buffers
         self._buffer_names, self._tree, self._covers = names, tree, covers
 
-    def state_dict(self) -> dict[str, jax.Array]:
-        """The state by name, created first if need be."""
-        self._prepare_state(self.targets())
-        return super().state_dict()
-
-    def load_state_dict(self, state: Any, strict: bool = True, rename: Any = None) -> Any:
-        """Take over a state that :meth:`state_dict` gave; see ``Module.load_state_dict``."""
-        self._prepare_state(self.targets())
-        return super().load_state_dict(state, strict=strict, rename=rename)
+    def prepare_state(self) -> None:
+        """Create the state if need be."""
+        self._fit_state(self.targets())
 
     def extra_repr(self) -> str:
         return f"{len(self._buffers)} arrays of state for a {type(self.net).__name__}"

@@ -11,7 +11,8 @@ import jax
 import jax.numpy as jnp
 
 from ..core import Frame, ModuleBase, Parameter, dry_run
-from ..core._frame import note_module
+from ..core._frame import current_frame, note_module
+from ..errors import ControlFlowError
 
 
 def value_and_grad(fn: Callable[..., Any], wrt: Any = None, has_aux: bool = False) -> Callable[..., Any]:
@@ -171,11 +172,21 @@ def _parameters(fn: Callable[..., Any], wrt: Any, args: Any, kwargs: Any) -> dic
         named = [("" if len(targets) == 1 else None, t) for t in targets]
     found = _collect(named)
     if any(not p.is_drawable for _, p in found):
-        dry_run(fn, *args, **kwargs)
+        _infer_shapes(fn, args, kwargs)
         found = _collect(named)  # building may have replaced parameters
     if not found:
         raise TypeError("there is no trainable parameter to differentiate by: all are frozen")
     return _unique_names(found)
+
+
+def _infer_shapes(fn: Callable[..., Any], args: Any, kwargs: Any) -> None:
+    try:
+        dry_run(fn, *args, **kwargs)
+    except ControlFlowError:
+        if current_frame() is not None:
+            raise
+        with Frame():  # the function looks at values: rehearse it with these, forgetting what it writes
+            fn(*args, **kwargs)
 
 
 def _collect(named: list[tuple[str | None, Any]]) -> list[tuple[str, Parameter]]:

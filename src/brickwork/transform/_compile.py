@@ -12,7 +12,7 @@ from typing import Any, overload
 import jax
 import numpy as np
 
-from ..core import ModuleBase, Structure
+from ..core import ModuleBase, Parameter, Structure
 from ..core._epoch import EPOCH
 from ..core._frame import local
 from ..core._jax import trace_config
@@ -127,7 +127,7 @@ class Compiled:
             kind = type(a)
             if kind is ARRAY_TYPE[0]:
                 key.append((a.shape, a.dtype, a.weak_type))
-            elif kind is np.ndarray and a.dtype.kind != "O":
+            elif kind is np.ndarray and a.dtype.kind not in "OUS":
                 key.append((a.shape, a.dtype, False))
             else:
                 return self._general_call(args, kwargs)
@@ -357,12 +357,12 @@ class CompiledModule(Compiled):
 
 
 def _check_devices(name: str, ready: Ready, arrays: list[Any]) -> None:
-    """Refuse operands on different devices, some of which JAX would copy silently at every call."""
+    """Refuse inputs on other devices than the parameters; JAX might copy them silently at every call."""
     places: dict[frozenset[Any], str] = {}
     for variable in (*ready.read_only, *ready.overwritten):
-        for value in jax.tree_util.tree_leaves(variable.concrete()):
-            if getattr(value, "committed", False):
-                places.setdefault(frozenset(value.sharding.device_set), f"{variable.name or 'a variable'!r}")
+        if isinstance(variable, Parameter):
+            devices = variable.concrete().sharding.device_set
+            places.setdefault(frozenset(devices), f"{variable.name or 'a parameter'!r}")
     for i, array in enumerate(arrays):
         if isinstance(array, jax.Array) and places:
             places.setdefault(frozenset(array.sharding.device_set), f"array argument {i}")

@@ -36,7 +36,7 @@ class Signature:
                 self.kinds.append("box")
                 self.boxes.append(leaf)
                 parts.append("box")
-            elif isinstance(leaf, (jax.Array, np.ndarray, np.generic)):
+            elif isinstance(leaf, (jax.Array, np.ndarray, np.generic)) and leaf.dtype.kind not in "OUS":
                 self.kinds.append("array")
                 self.arrays.append(leaf)
                 self.traced = self.traced or isinstance(leaf, Tracer)
@@ -63,6 +63,11 @@ class Signature:
         for kind, leaf, path in zip(self.kinds, self.leaves, self.paths(fn), strict=True):
             if kind != "static":
                 continue
+            if isinstance(leaf, np.ndarray):
+                raise TypeError(
+                    f"argument {path} is a NumPy array of dtype {leaf.dtype}; convert it to numbers first, "
+                    "for example with .astype(np.float32)"
+                )
             try:
                 hash(leaf)
             except TypeError:
