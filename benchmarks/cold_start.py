@@ -119,9 +119,7 @@ def flax() -> Parts:
             return self.norm(self.conv(x))
 
     class Bottleneck(nnx.Module):
-        def __init__(
-            self, ins: int, width: int, stride: int, project: bool, rngs: nnx.Rngs
-        ) -> None:
+        def __init__(self, ins: int, width: int, stride: int, project: bool, rngs: nnx.Rngs) -> None:
             self.reduce = ConvNorm(ins, width, 1, 1, rngs)
             self.middle = ConvNorm(width, width, 3, stride, rngs)
             self.expand = ConvNorm(width, 4 * width, 1, 1, rngs)

@@ -15,6 +15,7 @@ without asking.
 from __future__ import annotations
 
 import argparse
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -54,9 +55,7 @@ def flat_list(layers: int, *, donate: bool) -> Call:
             x = x @ weight.T + bias
         return jnp.mean((x - y) ** 2)
 
-    def step(
-        params: list[jax.Array], x: jax.Array, y: jax.Array
-    ) -> tuple[list[jax.Array], jax.Array]:
+    def step(params: list[jax.Array], x: jax.Array, y: jax.Array) -> tuple[list[jax.Array], jax.Array]:
         loss, grads = jax.value_and_grad(loss_fn)(params, x, y)
         return [p - RATE * g for p, g in zip(params, grads, strict=True)], loss
 
@@ -173,6 +172,7 @@ def main() -> None:
         and (name in (DONATED, PLAIN) or not args.only or any(part in name for part in args.only))
     }
 
+    os.environ["BRICKWORK_CACHE"] = "off"  # it would serve every variant in this process, from the second run on
     results = []
     for layers in args.layers:
         variants, compile_time = {}, {}

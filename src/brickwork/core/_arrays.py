@@ -65,6 +65,6 @@ def as_array(value: Any, what: Any, dtype: Any = None) -> jax.Array:
         value = jnp.asarray(value, dtype=dtype)
     elif dtype is not None and value.dtype != dtype:
         value = value.astype(dtype)
-    if value.weak_type:
+    if getattr(value, "weak_type", False):  # random keys have none
         value = jax.lax.convert_element_type(value, value.dtype)
     return value

@@ -35,13 +35,14 @@ if TYPE_CHECKING:
 class _Record:
     """What a module knows besides its attributes."""
 
-    __slots__ = ("built", "hooks", "pre_hooks", "probe", "trace", "version", "watched")
+    __slots__ = ("built", "hooks", "pre_hooks", "probe", "recorder", "trace", "version", "watched")
 
     def __init__(self) -> None:
         self.built = False
         self.hooks: dict[int, Callable[..., Any]] = {}
         self.pre_hooks: dict[int, Callable[..., Any]] = {}
         self.probe: Variable | bool | None = False  # a variable of the module's own; False: not looked for
+        self.recorder: Any = None  # what Capture keeps outputs in
         self.version = 0
         self.watched = False  # whether a compiled function depends on this module
         now = trace_state()
@@ -51,11 +52,12 @@ class _Record:
 class ModuleBase(Node):
     """The mechanism behind :class:`brickwork.Module`; see there."""
 
-    __slots__ = ("__dict__", "__weakref__", "_bw", "_holders")
+    __slots__ = ("__dict__", "__weakref__", "_bw", "_bw_holders")
 
     training: bool
+    keeps_nothing = False  # of the arrays it reads; true of the library's own layers
     _bw: _Record
-    _holders: tuple[weakref.ref[Node], ...]
+    _bw_holders: tuple[weakref.ref[Node], ...]
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         self = object.__new__(cls)
@@ -65,7 +67,7 @@ class ModuleBase(Node):
 
     def _prepare(self) -> None:
         object.__setattr__(self, "_bw", _Record())
-        object.__setattr__(self, "_holders", ())
+        object.__setattr__(self, "_bw_holders", ())
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -77,6 +79,8 @@ class ModuleBase(Node):
                     f"class {cls.__name__} has a class attribute {name!r} that holds a {type(value).__name__}: every "
                     f"instance would share it. Create it in __init__ instead: `self.{name} = ...`"
                 )
+        if "keeps_nothing" not in vars(cls):
+            cls.keeps_nothing = cls.__module__.startswith("brickwork.nn.")
         register_module(cls)
 
     # -- attributes ----------------------------------------------------------------------------
@@ -158,16 +162,15 @@ class ModuleBase(Node):
                 output = self._run_hooks(args, output)
             return output
         except Exception as error:
-            if len(calls) == 1 and context.undo:
-                for undo in reversed(context.undo):
-                    undo()
+            if len(calls) == 1 and not context.owned:
+                context.unwind()
             better = annotate(error, calls, args, kwargs)
             if better is not None:
                 raise better from error
             raise
         finally:
             calls.pop()
-            if not calls:
+            if not calls and not context.owned:
                 context.undo = None
 
     def _build(self, args: Any, kwargs: Any) -> None:
@@ -218,7 +221,7 @@ class ModuleBase(Node):
             >>> acts["0"].shape
             (2, 4)
         """
-        return Capture(self, [(p, m) for p, m in self.named_modules() if p and re.fullmatch(pattern, p)])
+        return Capture([(p, m) for p, m in self.named_modules() if p and re.fullmatch(pattern, p)])
 
     # -- what is inside ------------------------------------------------------------------------
 
@@ -297,17 +300,7 @@ class ModuleBase(Node):
 
     def apply(self, fn: Callable[[Any], Any]) -> Self:
         """Call ``fn(module)`` on every module inside, children first, then on this one."""
-        seen: set[int] = set()
-
-        def visit(module: ModuleBase) -> None:
-            if id(module) in seen:
-                return
-            seen.add(id(module))
-            for child in module.children():
-                visit(child)
-            fn(module)
-
-        visit(self)
+        _apply(self, fn, set())
         return self
 
     def train(self, mode: bool = True) -> Self:
@@ -484,6 +477,14 @@ class ModuleBase(Node):
 
     def __repr__(self) -> str:
         return tree_repr(self)
+
+
+def _apply(module: ModuleBase, fn: Callable[[Any], Any], seen: set[int]) -> None:
+    seen.add(id(module))
+    for child in module.children():
+        if id(child) not in seen:
+            _apply(child, fn, seen)
+    fn(module)
 
 
 register_module(ModuleBase)

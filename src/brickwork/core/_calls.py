@@ -60,7 +60,7 @@ def annotate(error: Exception, calls: list[Any], args: Any, kwargs: Any) -> Exce
     text = str(error)
     if isinstance(error, ValueError) and text.startswith("Received incompatible devices"):
         better = _device_error(module, args)
-    elif isinstance(error, TypeError) and "__jax_array__" in text:
+    elif "__jax_array__" in text:
         error.add_note("  jax.lax functions take arrays, not variables: pass `.value`")
     (better or error).add_note(note)
     return better

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import weakref
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -17,7 +18,7 @@ class Node:
     """Anything that can hold variables: what modules and tracked containers have in common."""
 
     __slots__ = ()
-    _holders: tuple[weakref.ref[Node], ...]  # who has this as an attribute or item, first come first
+    _bw_holders: tuple[weakref.ref[Node], ...]  # who has this as an attribute or item, first come first
 
     def edges(self) -> Iterable[tuple[str, Any]]:
         """The names and values of what is held, in order."""
@@ -42,10 +43,10 @@ class _Tracked(Node):
     """The part that lists and dicts share: who holds them, and telling those of changes."""
 
     __slots__ = ()
-    _holders: tuple[weakref.ref[Node], ...] = ()
+    _bw_holders: tuple[weakref.ref[Node], ...] = ()
 
     def touched(self) -> None:
-        for reference in self._holders:
+        for reference in self._bw_holders:
             holder = reference()
             if holder is not None:
                 holder.touched()
@@ -177,7 +178,7 @@ def is_structure(value: Any) -> bool:
         return True
     if isinstance(value, dict):
         return any(is_structure(v) for v in value.values())
-    if isinstance(value, (list, tuple, set, frozenset)):
+    if isinstance(value, (list, tuple, set, frozenset, deque)):
         return any(is_structure(v) for v in value)
     return False
 
@@ -192,6 +193,9 @@ def tracked(value: Any, where: str, *, traced: bool = False) -> Any:
         StructureError: modules in a container that can't be tracked (a set, a ``defaultdict`` ...).
     """
     kind = type(value)
+    if hasattr(kind, "__brickwork_module__"):  # a compiled module: what counts is the module
+        value = value.__brickwork_module__
+        kind = type(value)
     if kind is list:
         return TrackedList(value)
     if kind is dict:
@@ -208,7 +212,7 @@ def tracked(value: Any, where: str, *, traced: bool = False) -> Any:
             f"a traced value ({value.aval}) would be kept in {where}, where it outlives the trace. "
             "Make it a Buffer, `self.x = bw.Buffer(...)` in __init__, and write `self.x.value = ...`."
         )
-    if isinstance(value, (list, dict, set, frozenset)) and is_structure(value):
+    if isinstance(value, (list, dict, set, frozenset, deque)) and is_structure(value):
         raise StructureError(
             f"{where} is a {kind.__name__} that holds modules or parameters; their order and changes can't be "
             "followed. Use a plain list or dict."
@@ -219,11 +223,11 @@ def tracked(value: Any, where: str, *, traced: bool = False) -> Any:
 def hold(holder: Node, value: Any) -> None:
     """Tell a value who holds it, so that it knows its name and whom to tell of changes."""
     if isinstance(value, (Variable, Node)):
-        known = value._holders
+        known = value._bw_holders
         if not known:
-            value._holders = (weakref.ref(holder),)
+            value._bw_holders = (weakref.ref(holder),)
         elif all(r() is not holder for r in known):
-            value._holders = (*(r for r in known if r() is not None), weakref.ref(holder))
+            value._bw_holders = (*(r for r in known if r() is not None), weakref.ref(holder))
     elif isinstance(value, tuple):
         for item in value:
             hold(holder, item)

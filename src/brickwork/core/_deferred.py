@@ -9,7 +9,7 @@ import jax
 
 from ._containers import Node
 from ._control import explain_concretization
-from ._frame import AbstractFrame
+from ._frame import AbstractFrame, all_or_nothing
 from ._variable import Variable
 
 
@@ -35,6 +35,7 @@ def dry_run(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
             return fn(*inner_args, **inner_kwargs)
 
     try:
-        return jax.eval_shape(run, [x for a, x in zip(abstract, leaves, strict=True) if a])
+        with all_or_nothing():
+            return jax.eval_shape(run, [x for a, x in zip(abstract, leaves, strict=True) if a])
     except jax.errors.ConcretizationTypeError as error:
         raise explain_concretization(error, "shape inference") from error

@@ -41,12 +41,19 @@ class Box(Protocol):
 class Context:
     """What a thread is doing: its innermost frame and the modules being called."""
 
-    __slots__ = ("calls", "frame", "undo")
+    __slots__ = ("calls", "frame", "owned", "undo")
 
     def __init__(self) -> None:
         self.frame: Frame | None = None
         self.calls: list[Any] = []
-        self.undo: list[Callable[[], None]] | None = None
+        self.undo: list[Callable[[], None]] | None = None  # how to take back shapes inferred just now
+        self.owned = False  # whether the list above is somebody else's than the outermost call's
+
+    def unwind(self) -> None:
+        """Take back the shapes inferred since the list was begun."""
+        for undo in reversed(self.undo or ()):
+            undo()
+        self.undo = None
 
 
 class _ThreadLocal(threading.local):
@@ -55,6 +62,9 @@ class _ThreadLocal(threading.local):
 
 
 local = _ThreadLocal()
+
+UPDATE_LOCK = threading.RLock()
+"""Held while a value is read, replaced and perhaps destroyed in one go, so that threads can't mix."""
 
 
 class Frame:
@@ -142,6 +152,23 @@ def outside() -> Iterator[None]:
             yield
     finally:
         context.frame = frame
+
+
+@contextmanager
+def all_or_nothing() -> Iterator[None]:
+    """If the body fails, shapes that were inferred in it become unknown again."""
+    context = local.context
+    if context.owned:
+        yield
+        return
+    context.undo, context.owned = [], True
+    try:
+        yield
+    except BaseException:
+        context.unwind()
+        raise
+    finally:
+        context.undo, context.owned = None, False
 
 
 def expected_stamp() -> object:

@@ -43,42 +43,65 @@ class Capture(Mapping[str, Any]):
     """The outputs of some inner modules while the context is open: a mapping from path to output.
 
     A module that is called several times keeps its last output. Works inside and around compiled
-    functions: the outputs are state like any other.
+    functions: the outputs are state like any other, and capturing the same modules again finds the
+    same compiled program.
     """
 
-    def __init__(self, root: Any, modules: list[tuple[str, Any]]) -> None:
-        self._slots = {path: Slot.outlasting() for path, _ in modules}
+    def __init__(self, modules: list[tuple[str, Any]]) -> None:
         self._modules = modules
+        self._outputs: dict[str, Any] = {}
         self._handles: list[HookHandle] = []
 
     def __enter__(self) -> Capture:
-        for path, module in self._modules:
-            self._handles.append(module.register_forward_hook(_Record(self._slots[path])))
+        for _, module in self._modules:
+            recorder = _recorder(module)
+            recorder.slot.value = None
+            self._handles.append(module.register_forward_hook(recorder))
         return self
 
     def __exit__(self, *exc: object) -> None:
+        self._outputs = {path: _recorder(module).slot.value for path, module in self._modules}
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
+        for _, module in self._modules:
+            _recorder(module).slot.value = None
+
+    def _found(self) -> dict[str, Any]:
+        if self._handles:
+            now = {path: _recorder(module).slot.value for path, module in self._modules}
+        else:
+            now = self._outputs
+        return {path: output for path, output in now.items() if output is not None}
 
     def __getitem__(self, path: str) -> Any:
-        if path not in self._slots:
-            raise KeyError(f"{path!r} was not captured; captured are {list(self._slots)}")
-        value = self._slots[path].value
-        if value is None:
-            raise KeyError(f"{path!r} has not been called while capturing")
-        return value
+        found = self._found()
+        if path in found:
+            return found[path]
+        if path not in (p for p, _ in self._modules):
+            raise KeyError(f"{path!r} was not captured; captured are {[p for p, _ in self._modules]}")
+        raise KeyError(f"{path!r} has not been called while capturing")
 
     def __iter__(self) -> Iterator[str]:
-        return (path for path, slot in self._slots.items() if slot.value is not None)
+        return iter(self._found())
 
     def __len__(self) -> int:
-        return sum(1 for _ in self)
+        return len(self._found())
 
 
-class _Record:
-    def __init__(self, slot: Slot) -> None:
-        self.slot = slot
+class _Recorder:
+    """A hook that keeps the last output of one module."""
+
+    def __init__(self) -> None:
+        self.slot = Slot.outlasting()
 
     def __call__(self, module: Any, args: Any, output: Any) -> None:
         self.slot.value = output
+
+
+def _recorder(module: Any) -> _Recorder:
+    """The recorder of a module, made at first use and kept, so that programs that include it are found again."""
+    record = module._bw
+    if record.recorder is None:
+        record.recorder = _Recorder()
+    return record.recorder

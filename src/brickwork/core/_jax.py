@@ -54,11 +54,28 @@ def used_inputs(closed: Any) -> list[bool]:
     return [id(v) in used for v in jaxpr.invars]
 
 
+def calls_python(closed: Any) -> bool:
+    """Whether a closed jaxpr calls back into Python while it runs, where anything may go wrong."""
+    return any("callback" in e.primitive.name or any(map(calls_python, _inner(e))) for e in closed.jaxpr.eqns)
+
+
+def _inner(equation: Any) -> list[Any]:
+    found = []
+    for value in equation.params.values():
+        found += [x for x in (value if isinstance(value, (list, tuple)) else (value,)) if hasattr(x, "jaxpr")]
+    return found
+
+
 def restart_compilation_cache() -> None:
     """Make JAX look at its cache settings again; it reads them once, at the first compilation."""
     from jax.experimental.compilation_cache import compilation_cache
 
     compilation_cache.reset_cache()
+
+
+def setting(name: str) -> Any:
+    """One of JAX's settings; they are attributes that type checkers can't see."""
+    return getattr(jax.config, name)
 
 
 def trace_config() -> Any:

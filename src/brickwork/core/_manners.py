@@ -29,7 +29,7 @@ class ArrayMethods:
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         host = np.asarray(self.value)
-        return host if dtype is None else host.astype(dtype)
+        return np.array(host, dtype, copy=True) if copy else np.asarray(host, dtype)
 
     def __getitem__(self, index: Any) -> jax.Array:
         return self.value[unbox(index)]

@@ -12,7 +12,7 @@ from ._arrays import Shape, as_array, show_shape
 from ._epoch import bump
 from ._frame import leak, local
 from ._jax import Tracer
-from ._variable import LENDS, Variable
+from ._variable import Variable
 
 if TYPE_CHECKING:
     from typing import Self
@@ -51,8 +51,8 @@ class Parameter(Variable):
         trainable: bool = True,
     ) -> None:
         super().__init__(value, shape=shape, dtype=dtype, init=init)
-        if trainable and not jnp.issubdtype(self._dtype, jnp.inexact):
-            raise TypeError(f"Parameter: dtype {self._dtype} can't be trained; use bw.Buffer, or pass trainable=False")
+        if trainable:
+            _require_trainable(self._dtype)
         self._trainable = bool(trainable)
 
     def _setup(self) -> None:
@@ -75,9 +75,12 @@ class Parameter(Variable):
 
     @trainable.setter
     def trainable(self, flag: bool) -> None:
-        if flag != self._trainable:
-            self._trainable = bool(flag)
-            bump()
+        if flag == self._trainable:
+            return
+        if flag:
+            _require_trainable(self._dtype)
+        self._trainable = bool(flag)
+        bump()
 
     @property
     def grad(self) -> Any:
@@ -97,6 +100,11 @@ class Parameter(Variable):
                 return
             self._grad = Slot.outlasting()
         self._grad.value = new
+
+
+def _require_trainable(dtype: Any) -> None:
+    if not jnp.issubdtype(dtype, jnp.inexact):
+        raise TypeError(f"Parameter: dtype {dtype} can't be trained; use bw.Buffer, or pass trainable=False")
 
 
 class Buffer(Variable):
@@ -159,19 +167,20 @@ class Slot(Buffer):
         context = local.context
         if context.frame is not None:
             return context.frame.read(self)
-        self._lent = True
-        LENDS[0] = object()
+        self.lend()
         return self._value
 
     @value.setter
     def value(self, new: Any) -> None:
         self._store(new)
-        self._lent = True
+        self.lend()
 
     def _store(self, new: Any) -> None:
         if local.context.frame is None:
             if any(isinstance(x, Tracer) for x in jax.tree_util.tree_leaves(new)):
                 raise leak(self, "a raw JAX transform")
+            if (self._value is None) != (new is None):
+                bump()
             self._value = new
         else:
             super()._store(new)

@@ -14,7 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ._frame import outside
+from ._frame import UPDATE_LOCK, outside
+from ._jax import setting
 from ._parameter import Buffer
 from ._seed import current_seed, set_seed
 
@@ -54,7 +55,7 @@ def seed(n: int) -> None:
 def _initial_state(n: int) -> Any:
     """The root key's words (those of ``jax.random.key(n)``), then a count of zero."""
     with outside():
-        if jax.config.jax_default_prng_impl == "threefry2x32":
+        if setting("jax_default_prng_impl") == "threefry2x32":
             words = np.array([n >> 32, n & 0xFFFFFFFF], np.uint32)
         else:
             words = np.asarray(jax.random.key_data(jax.random.key(n & 0xFFFFFFFF)))
@@ -89,5 +90,6 @@ def next_key() -> jax.Array:
         (3,)
     """
     stream = random_stream()
-    key, stream.value = _advance(stream.value)
+    with UPDATE_LOCK:
+        key, stream.value = _advance(stream.value)
     return key

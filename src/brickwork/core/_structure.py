@@ -8,7 +8,9 @@ as the static half of a module when one is passed through ``jax.jit`` or ``jax.t
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import types
+import weakref
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
@@ -27,12 +29,13 @@ class Static:
         self.value = value
         try:
             hash(value)
-            self.key: Any = (type(value), value)
+            # 0.0 == -0.0 and nan != nan, but programs differ by the first and not by the second.
+            self.key: Any = (type(value), repr(value) if isinstance(value, (float, complex)) else value)
         except TypeError:
             self.key = (type(value), id(value))
 
     def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Static):
+        if type(other) is not Static:
             return NotImplemented
         return self.value is other.value or (type(self.value) is type(other.value) and self.key == other.key)
 
@@ -41,6 +44,41 @@ class Static:
 
     def __repr__(self) -> str:
         return repr(self.value)
+
+
+class Ghost(Static):
+    """An object that compares by identity and is not kept alive."""
+
+    __slots__ = ("reference",)
+
+    def __init__(self, value: Any, reference: Any) -> None:
+        self.value = None
+        self.reference = reference
+        method = isinstance(value, types.MethodType)  # made anew whenever it is looked up
+        self.key = (id(value.__self__), id(value.__func__)) if method else (type(value), id(value))
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Ghost):
+            return NotImplemented
+        return self.key == other.key and self.reference() is not None and other.reference() is not None
+
+    def __hash__(self) -> int:
+        return hash(self.key)
+
+    def __repr__(self) -> str:
+        return repr(self.reference())
+
+
+def _ghost(value: Any) -> Static:
+    """A plain attribute value for an encoding that must not keep alive what it describes."""
+    by_identity = type(value).__hash__ is object.__hash__ or isinstance(value, types.FunctionType | types.MethodType)
+    if not by_identity and type(value).__hash__ is not None:
+        return Static(value)
+    try:
+        weak = weakref.WeakMethod if isinstance(value, types.MethodType) else weakref.ref
+        return Ghost(value, weak(value))
+    except TypeError:
+        return Static(value)
 
 
 class Encoding:
@@ -66,15 +104,16 @@ class Structure:
 
     __slots__ = ("encoding", "modules", "variables")
 
-    def __init__(self, roots: Iterable[Any]) -> None:
+    def __init__(self, roots: Iterable[Any], *, rebuildable: bool = False) -> None:
         self.modules: list[Any] = []
         self.variables: list[Variable] = []
-        self.encoding = Encoding(_Encoder(self).all(roots))
+        self.encoding = Encoding(_Encoder(self, Static if rebuildable else _ghost).all(roots))
 
 
 class _Encoder:
-    def __init__(self, out: Structure) -> None:
+    def __init__(self, out: Structure, static: Callable[[Any], Static]) -> None:
         self.out = out
+        self.static = static
         self.numbers: dict[int, int] = {}
 
     def all(self, roots: Iterable[Any]) -> tuple[Any, ...]:
@@ -91,7 +130,7 @@ class _Encoder:
             return self.module(item)
         if isinstance(item, tuple):
             return ("tuple", type(item), tuple(self.encode(x) for x in item))
-        return Static(item)
+        return self.static(item)
 
     def module(self, module: Any) -> Any:
         number = self.numbers.get(id(module))
@@ -100,7 +139,7 @@ class _Encoder:
         self.numbers[id(module)] = len(self.out.modules)
         self.out.modules.append(module)
         record = module._bw
-        hooks = tuple(Static(h) for h in (*record.hooks.values(), None, *record.pre_hooks.values()))
+        hooks = tuple(self.static(h) for h in (*record.hooks.values(), None, *record.pre_hooks.values()))
         return (
             type(module),
             tuple((name, self.encode(value)) for name, value in module.__dict__.items()),
@@ -170,12 +209,12 @@ class _Decoder:
 
 
 def _flatten(module: Any) -> tuple[list[Any], Encoding]:
-    structure = Structure([module])
+    structure = Structure([module], rebuildable=True)
     return [v.value for v in structure.variables], structure.encoding
 
 
 def _flatten_with_keys(module: Any) -> tuple[list[Any], Encoding]:
-    structure = Structure([module])
+    structure = Structure([module], rebuildable=True)
     paths = {id(v): p for p, v in walk(module)}
     keys = [jax.tree_util.GetAttrKey(paths[id(v)]) for v in structure.variables]
     return list(zip(keys, (v.value for v in structure.variables), strict=True)), structure.encoding

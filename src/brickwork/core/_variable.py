@@ -12,6 +12,7 @@ import numpy as np
 from ..errors import DeferredShapeError, ShapeMismatchError, TraceLeakError
 from ._arrays import Shape, as_array, check_dtype, check_shape, show_shape
 from ._draw import ElementwiseInitializer, Initializer, as_initializer, draw_array
+from ._epoch import bump
 from ._frame import expected_stamp, leak, local, outside
 from ._jax import Tracer, base_state, trace_state
 from ._manners import ArrayMethods
@@ -65,12 +66,12 @@ class Variable(ArrayMethods):
 
     __slots__ = (
         "__weakref__",
+        "_bw_holders",
         "_copy",
         "_dtype",
         "_init",
         "_lent",
         "_number",
-        "_holders",
         "_placement",
         "_shape",
         "_trace",
@@ -105,7 +106,7 @@ class Variable(ArrayMethods):
         self._number: tuple[int, int] | None = None
         self._placement: Any = None
         self._trainable = False
-        self._holders: tuple[weakref.ref[Any], ...] = ()
+        self._bw_holders: tuple[weakref.ref[Any], ...] = ()
         self._lent = False  # someone outside may hold the array, so it must not be donated
         self._copy = False  # made by a raw JAX transform from its argument
         now = trace_state()
@@ -122,16 +123,21 @@ class Variable(ArrayMethods):
         value = self._value
         if value is None or self._trace is not None:
             value = self.concrete()
-        if not context.calls:
+        # A layer of the library computes with what it reads and hands out none of it.
+        if not context.calls or not context.calls[-1].keeps_nothing:
             self._lent = True
         LENDS[0] = object()
         return value
 
     @value.setter
     def value(self, new: Any) -> None:
-        new = self._accept(as_array(new, self))
-        self._store(new)
+        self._store(self._accept(as_array(new, self)))
+        self.lend()
+
+    def lend(self) -> None:
+        """Note that someone else may hold the array, so that it is copied before it is overwritten."""
         self._lent = True
+        LENDS[0] = object()
 
     def described(self) -> str:
         return f"{type(self).__name__} {self.name!r}" if self.name else type(self).__name__
@@ -155,6 +161,8 @@ class Variable(ArrayMethods):
         elif (frame := local.context.frame) is not None:
             frame.write(self, new)
         else:
+            if self._shape != new.shape or self._dtype != new.dtype:
+                bump()
             self._value = new
             self._shape, self._dtype = new.shape, new.dtype
 
@@ -240,7 +248,7 @@ class Variable(ArrayMethods):
             value = jax.device_put(value, self._placement)
         self._shape = value.shape
         self._store(value)
-        self._lent = True
+        self.lend()
 
     @property
     def init(self) -> Initializer | None:
@@ -356,12 +364,13 @@ class Variable(ArrayMethods):
         return self._trainable
 
     def __repr__(self) -> str:
-        kind, dtype = type(self).__name__, jnp.dtype(self._dtype).name
+        kind, dtype = type(self).__name__, str(self._dtype)
         if self._value is None:
             return f"{kind}(shape={show_shape(self._shape)}, dtype={dtype}, not drawn yet)"
         value = self._value if local.context.frame is None else self.value
-        if isinstance(value, Tracer):
-            return f"{kind}(shape={show_shape(value.shape)}, dtype={dtype}, traced)"
+        if isinstance(value, Tracer) or jnp.issubdtype(value.dtype, jax.dtypes.extended):
+            note = ", traced" if isinstance(value, Tracer) else ""
+            return f"{kind}(shape={show_shape(value.shape)}, dtype={dtype}{note})"
         body = np.array2string(np.asarray(value), separator=", ", prefix=f"{kind}(", threshold=100)
         return f"{kind}({body}, shape={show_shape(value.shape)}, dtype={dtype})"
 
@@ -377,7 +386,7 @@ class Variable(ArrayMethods):
         for name, setting in settings.items():
             setattr(self, name, setting)
         self._value = value
-        self._lent = True
+        self.lend()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         import copy
@@ -416,9 +425,9 @@ def _path_to(item: Any) -> str:
     visited: set[int] = set()
     while id(item) not in visited:
         visited.add(id(item))
-        for reference in item._holders:  # the first that still holds it decides
+        for reference in item._bw_holders:  # the first that still holds it decides
             holder = reference()
-            name = None if holder is None else holder.name_of(item)
+            name = None if holder is None or id(holder) in visited else holder.name_of(item)
             if name is not None:
                 if name:
                     names.append(name)
@@ -427,14 +436,16 @@ def _path_to(item: Any) -> str:
     return ".".join(reversed(names))
 
 
-def _flatten(variable: Variable) -> tuple[tuple[Any], tuple[type, bool]]:
-    return (variable.value,), (type(variable), variable._trainable)
+def _flatten(variable: Variable) -> tuple[tuple[Any], tuple[type, bool, bool]]:
+    return (variable.value,), (type(variable), variable._trainable, variable.persistent)
 
 
-def _unflatten(settings: tuple[type, bool], leaves: Any) -> Variable:
-    kind, trainable = settings
-    new = object.__new__(kind)
-    return revive(new, leaves[0], trainable)
+def _unflatten(settings: tuple[type, bool, bool], leaves: Any) -> Variable:
+    kind, trainable, persistent = settings
+    new = revive(object.__new__(kind), leaves[0], trainable)
+    if not persistent:
+        new.persistent = False
+    return new
 
 
 def revive(new: Any, value: Any, trainable: bool) -> Any:
@@ -443,7 +454,7 @@ def revive(new: Any, value: Any, trainable: bool) -> Any:
     new._value, new._trainable = value, trainable
     new._shape = getattr(value, "shape", ())
     new._dtype = getattr(value, "dtype", None)
-    new._lent = True
+    new.lend()
     new._copy = new._trace is not None and new._trace != expected_stamp()
     return new
 

@@ -197,7 +197,7 @@ def _relu(x: Array) -> Array:
 
 @jax.jit
 def _sigmoid(x: Array) -> Array:
-    return jax.nn.sigmoid(x)
+    return jax.nn.sigmoid(x if checks.is_inexact(x) else x.astype(jax.numpy.result_type(float)))
 
 
 @jax.jit

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, overload
 
@@ -39,6 +38,7 @@ class Sequential(Module):
     """
 
     shows_callables = True
+    keeps_nothing = False  # the functions among its layers may
 
     def __init__(self, *layers: Layer) -> None:
         self._layers: TrackedList = TrackedList()
@@ -131,7 +131,9 @@ def _checked(layer: Any, index: int) -> Any:
     if not callable(layer):
         hint = ""
         if isinstance(layer, str):
-            hint = f"; for an activation pass a layer or a function, such as nn.{re.sub('[^A-Za-z]', '', layer)}()"
+            known = {"relu": "nn.ReLU()", "sigmoid": "nn.Sigmoid()", "tanh": "nn.Tanh()", "gelu": "nn.GELU()"}
+            example = known.get(layer.lower().replace("_", ""), "nn.ReLU() or jax.nn.relu")
+            hint = f"; for an activation pass a layer or a function: {example}"
         elif isinstance(layer, (list, tuple)):
             hint = "; unpack it: Sequential(*layers)"
         raise TypeError(f"layer {index} must be a module or a function, got {type(layer).__name__} {layer!r:.60}{hint}")

@@ -79,6 +79,14 @@ class _BatchNorm(Module):
         """Normalise, and in training mode move the running statistics."""
         x = checks.to_array(x, type(self).__name__, "x")
         self._require_axes(x)
+        known = self.num_features
+        if known is not None and x.shape[1] != known:
+            checks.shape_error(
+                type(self).__name__,
+                f"x must have {known} channels in axis 1, as the layer was given or has seen before, not {x.shape[1]}.",
+                "Check the data, or make a new layer.",
+                x=x,
+            )
         mean, var, tracked = self.running_mean, self.running_var, self.num_batches_tracked
         if mean is None or var is None or tracked is None:
             self._require_several(x)
@@ -268,6 +276,8 @@ class LayerNorm(Module):
     def forward(self, x: Float[Array, "*batch features"]) -> Float[Array, "*batch features"]:
         """Normalise."""
         known = self.normalized_shape
+        if not checks.shape_of(x, "LayerNorm"):
+            checks.shape_error("LayerNorm", "x must have at least one axis, not 0.", "Pass x[None].", x=jnp.asarray(x))
         shape = tuple(n for n in known if n is not None)
         if len(shape) < len(known):  # not known, and no parameter depends on it
             shape = checks.shape_of(x, "LayerNorm")[-1:]

@@ -36,6 +36,7 @@ class _Rule:
 
     @property
     def combined(self) -> Any:
+        """One transformation for all parameters."""
         if not self.groups:
             return self.transformation
         import optax
@@ -63,7 +64,7 @@ def _update(rule: _Rule, grads: Any, state: Any, values: Any) -> tuple[Any, Any]
 class _Target:
     """A network that the optimiser refers to without it becoming part of the optimiser's own state."""
 
-    __slots__ = ("net",)
+    __slots__ = ("__weakref__", "net")
 
     def __init__(self, net: ModuleBase) -> None:
         self.net = net
@@ -73,13 +74,20 @@ class _Loose(Module):
     """A module around a list of parameters, named as they are where they come from."""
 
     def __init__(self, parameters: Sequence[Parameter]) -> None:
-        self.parameters_given = tuple(parameters)
-        names = [p.name or str(i) for i, p in enumerate(parameters)]
+        names = [p.name for p in parameters]
+        if len(parameters) > 1 and not all(names):
+            raise ValueError(
+                "several parameters outside of any module can't be told apart by name, so their gradients might be "
+                "mixed up; make them attributes of a module"
+            )
+        names = [name or str(i) for i, name in enumerate(names)]
         unique = len(set(names)) == len(names)
         self.names = tuple(names if unique else (f"{i}.{n}" for i, n in enumerate(names)))
+        # Not an ordinary assignment: the parameters keep the names they have elsewhere.
+        self.__dict__["given"] = tuple(parameters)
 
     def edges(self) -> Iterator[tuple[str, Any]]:
-        yield from zip(self.names, self.parameters_given, strict=True)
+        yield from zip(self.names, self.__dict__["given"], strict=True)
 
 
 class Optimizer(Module):
@@ -127,7 +135,9 @@ class Optimizer(Module):
         self._groups = tuple((groups or {}).items())
         self._buffers: TrackedList = TrackedList()
         self._buffer_names: tuple[str, ...] = ()
+        self._owners: tuple[str | None, ...] = ()  # the parameter that a buffer belongs to
         self._tree: Any = None
+        self._wanted_rate: float | None = None  # set before there was a state to keep it in
         self._covers: tuple[tuple[str, tuple[int, ...]], ...] = ()
 
     def edges(self) -> Iterator[tuple[str, Any]]:
@@ -175,8 +185,10 @@ class Optimizer(Module):
         for path, p in parameters.items():
             if path not in skipped:
                 p.value = new_values[path]
-        for buffer, leaf in zip(self._buffers, jax.tree_util.tree_leaves(new_state), strict=True):
-            buffer.value = leaf
+        new_leaves = jax.tree_util.tree_leaves(new_state)
+        for buffer, owner, leaf in zip(self._buffers, self._owners, new_leaves, strict=True):
+            if owner not in skipped:
+                buffer.value = leaf
         if grads is None:
             for p in parameters.values():
                 p.grad = None
@@ -210,12 +222,31 @@ class Optimizer(Module):
 
         With parameter groups this is that of the parameters in no group; see ``hyperparameters``.
         """
+        if self._waiting():
+            return self._wanted_rate if self._wanted_rate is not None else self._given_rate()
         return self._learning_rate().value
 
     @learning_rate.setter
     def learning_rate(self, new: Any) -> None:
+        if self._waiting() and self._given_rate() is not None:
+            self._wanted_rate = float(new)
+            return
         buffer = self._learning_rate()
+        if any("hyperparams_states." in name for name in self._buffer_names):
+            raise AttributeError(
+                "the learning rate follows a schedule, which would overwrite the new value; make the optimiser "
+                "with a number to set it by hand"
+            )
         buffer.value = jnp.asarray(new, buffer.dtype)
+
+    def _waiting(self) -> bool:
+        """Whether the state can't exist yet, because a shape is not known."""
+        return self._tree is None and any(None in p.shape for p in self.targets().values())
+
+    def _given_rate(self) -> float | None:
+        """The number that the optimiser was made with, if it was one."""
+        rate = dict(getattr(self._transformation, "settings", ())).get("learning_rate")
+        return None if callable(rate) else rate
 
     def _learning_rate(self) -> Buffer:
         found = self.hyperparameters.get("learning_rate")
@@ -252,11 +283,20 @@ class Optimizer(Module):
                 buffers.append(kept if keep else Buffer(leaf))
         self._buffer_names = ()
         self._buffers[:] = buffers
+        self._owners = tuple(_owner(path, parameters) for path, _ in leaves)
         self._buffer_names, self._tree, self._covers = names, tree, covers
+        if self._wanted_rate is not None:
+            rate, self._wanted_rate = self._wanted_rate, None
+            self.learning_rate = rate
 
     def prepare_state(self) -> None:
         """Create the state if need be."""
         self._fit_state(self.targets())
+
+    def __getstate__(self) -> dict[str, Any]:
+        # The tree has optax's own classes in it; it is made anew, and the buffers found by name.
+        state = super().__getstate__()
+        return state | {"attributes": state["attributes"] | {"_tree": None, "_covers": ()}}
 
     def extra_repr(self) -> str:
         return f"{len(self._buffers)} arrays of state for a {type(self.net).__name__}"
@@ -270,6 +310,11 @@ def _leaf_name(path: Any) -> str:
                 parts.append(str(getattr(key, attribute)))
                 break
     return ".".join(parts)
+
+
+def _owner(path: Any, parameters: dict[str, Parameter]) -> str | None:
+    last = getattr(path[-1], "key", None) if path else None
+    return last if last in parameters else None
 
 
 def _as_module(net: Any) -> ModuleBase:
@@ -317,7 +362,7 @@ def _matching(grads: Any, parameters: dict[str, Parameter]) -> dict[str, Any]:
             + ". Differentiate by the same network: bw.value_and_grad(fn, net)."
         )
     for path, p in parameters.items():
-        if tuple(np.shape(grads[path])) != p.shape:
+        if tuple(np.shape(grads[path])) != p.known_shape:
             raise ValueError(
                 f"step: the gradient of {path!r} has shape {np.shape(grads[path])}, the parameter {p.shape}"
             )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from ..core import ModuleBase, Parameter
@@ -50,7 +52,7 @@ def sgd(
         "nesterov": nesterov,
         "weight_decay": weight_decay,
     }
-    return _make(net, "sgd", _sgd, settings, groups)
+    return _make(net, "sgd", settings, groups)
 
 
 def adam(
@@ -78,7 +80,7 @@ def adam(
         ['count', 'hyperparams.learning_rate']
     """
     settings = {"learning_rate": learning_rate, "b1": b1, "b2": b2, "eps": eps}
-    return _make(net, "adam", _adam, settings, groups)
+    return _make(net, "adam", settings, groups)
 
 
 def adamw(
@@ -105,12 +107,12 @@ def adamw(
         >>> opt = optim.adamw(net, 1e-3, groups={r".*bias": {"weight_decay": 0.0}})
     """
     settings = {"learning_rate": learning_rate, "b1": b1, "b2": b2, "eps": eps, "weight_decay": weight_decay}
-    return _make(net, "adamw", _adamw, settings, groups)
+    return _make(net, "adamw", settings, groups)
 
 
-def _make(net: Net, name: str, rule: Callable[..., Any], settings: dict[str, Any], groups: Groups) -> Optimizer:
+def _make(net: Net, name: str, settings: dict[str, Any], groups: Groups) -> Optimizer:
     _check(name, settings)
-    others = {}
+    others: dict[str, Any] = {}
     for pattern, changes in (groups or {}).items():
         if not isinstance(changes, Mapping):
             raise TypeError(f"{name}: groups[{pattern!r}] must be a dict of settings, got {type(changes).__name__}")
@@ -119,8 +121,9 @@ def _make(net: Net, name: str, rule: Callable[..., Any], settings: dict[str, Any
             raise TypeError(f"{name}: groups[{pattern!r}] has unknown settings {unknown}; known are {sorted(settings)}")
         merged = settings | dict(changes)
         _check(f"{name}: groups[{pattern!r}]", merged)
-        others[pattern] = _inject(rule, merged)
-    return Optimizer(net, _inject(rule, settings), groups=others)
+        others[pattern] = Recipe(name, tuple(merged.items()))
+    recipe: Any = Recipe(name, tuple(settings.items()))
+    return Optimizer(net, recipe, groups=others)
 
 
 def _check(what: str, settings: dict[str, Any]) -> None:
@@ -137,16 +140,40 @@ def _check(what: str, settings: dict[str, Any]) -> None:
         raise ValueError(f"{what}: nesterov=True needs a momentum")
 
 
-def _inject(rule: Callable[..., Any], settings: dict[str, Any]) -> Any:
-    """The transformation with its learning rate as part of the state, where it can be changed."""
-    import optax
+@dataclass(frozen=True)
+class Recipe:
+    """A transformation by name and settings: unlike optax's closures it can be compared and pickled."""
 
-    fixed = {k: v for k, v in settings.items() if k != "learning_rate"}
+    name: str
+    settings: tuple[tuple[str, Any], ...]
 
-    def with_rate(learning_rate: Any) -> Any:
-        return rule(learning_rate, **fixed)
+    @functools.cached_property
+    def transformation(self) -> Any:
+        """The transformation, with its learning rate as part of the state, where it can be changed."""
+        import optax
 
-    return optax.inject_hyperparams(with_rate)(learning_rate=settings["learning_rate"])
+        fixed = dict(self.settings)
+        rate = fixed.pop("learning_rate")
+        rule = _RULES[self.name]
+
+        def with_rate(learning_rate: Any) -> Any:
+            return rule(learning_rate, **fixed)
+
+        return optax.inject_hyperparams(with_rate)(learning_rate=rate)
+
+    def init(self, params: Any) -> Any:
+        """The initial state, as optax names it."""
+        return self.transformation.init(params)
+
+    def update(self, updates: Any, state: Any, params: Any = None) -> Any:
+        """One step, as optax names it."""
+        return self.transformation.update(updates, state, params)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"name": self.name, "settings": self.settings}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
 
 
 def _sgd(learning_rate: Any, momentum: float, nesterov: bool, weight_decay: float) -> Any:
@@ -166,3 +193,6 @@ def _adamw(learning_rate: Any, b1: float, b2: float, eps: float, weight_decay: f
     import optax
 
     return optax.adamw(learning_rate, b1=b1, b2=b2, eps=eps, weight_decay=weight_decay)
+
+
+_RULES: dict[str, Callable[..., Any]] = {"sgd": _sgd, "adam": _adam, "adamw": _adamw}

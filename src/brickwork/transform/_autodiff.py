@@ -219,6 +219,8 @@ def _unique_names(found: list[tuple[str, Parameter]]) -> dict[str, Parameter]:
 
 
 def _named_arguments(fn: Callable[..., Any], args: Any, kwargs: Any) -> list[tuple[str | None, Any]]:
+    fn = getattr(fn, "__brickwork_module__", fn)
+    args = [getattr(a, "__brickwork_module__", a) for a in args]
     modules = [(i, a) for i, a in enumerate(args) if isinstance(a, ModuleBase)]
     keyed = [(k, a) for k, a in kwargs.items() if isinstance(a, ModuleBase)]
     own = [fn] if isinstance(fn, ModuleBase) and not modules and not keyed else []

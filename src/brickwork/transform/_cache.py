@@ -11,7 +11,7 @@ from typing import Any
 
 import jax
 
-from ..core._jax import restart_compilation_cache
+from ..core._jax import restart_compilation_cache, setting
 
 
 @dataclass(frozen=True)
@@ -42,10 +42,6 @@ def _default_directory() -> Path:
     return base / "brickwork" / "xla"
 
 
-def _setting(name: str) -> Any:
-    return getattr(jax.config, name)
-
-
 def enable_cache() -> None:
     """Turn the cache on, once, unless the user has decided otherwise.
 
@@ -57,15 +53,15 @@ def enable_cache() -> None:
             return
         _State.enabled = True
         jax.monitoring.register_event_listener(_count)
-        setting = os.environ.get("BRICKWORK_CACHE", "")
-        configured = _setting("jax_compilation_cache_dir") is not None
-        if setting.lower() == "off" or configured or not _setting("jax_enable_compilation_cache"):
+        wanted = os.environ.get("BRICKWORK_CACHE", "")
+        configured = setting("jax_compilation_cache_dir") is not None
+        if wanted.lower() == "off" or configured or not setting("jax_enable_compilation_cache"):
             return
-        directory = Path(setting).expanduser() if setting else _default_directory()
+        directory = Path(wanted).expanduser() if wanted else _default_directory()
         try:
             directory.mkdir(parents=True, exist_ok=True)
         except OSError:
-            if setting:
+            if wanted:
                 raise
             return  # a home that can't be written to: compile every time, as JAX does by default
         jax.config.update("jax_compilation_cache_dir", str(directory))
@@ -89,7 +85,7 @@ def cache_info() -> CacheInfo:
         >>> bw.cache_info().hits >= 0
         True
     """
-    directory = _setting("jax_compilation_cache_dir")
+    directory = setting("jax_compilation_cache_dir")
     size = 0
     if directory and os.path.isdir(directory):
         size = sum(entry.stat().st_size for entry in os.scandir(directory) if entry.is_file())

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import functools
+import inspect
+import sys
+import threading
 import warnings
 import weakref
 from collections.abc import Callable
@@ -12,7 +15,7 @@ from typing import Any, overload
 import jax
 import numpy as np
 
-from ..core import ModuleBase, Parameter, Structure
+from ..core import ModuleBase, Parameter, Structure, Variable
 from ..core._epoch import EPOCH
 from ..core._frame import local
 from ..core._jax import trace_config
@@ -23,6 +26,7 @@ from ._program import ARRAY_TYPE, Program, Ready, Stale, learn_array_type
 from ._signature import Signature, difference
 
 _WARN_AT = 10
+_MOST = 1024  # sets of arguments remembered for one function
 
 
 class RecompileWarning(UserWarning):
@@ -93,6 +97,11 @@ def compile(fn: Any = None, *, donate: bool = True) -> Any:
         return fn
     if isinstance(fn, ModuleBase):
         return CompiledModule(fn, donate)
+    if inspect.isgeneratorfunction(fn) or inspect.iscoroutinefunction(fn):
+        raise TypeError(
+            f"compile: {fn.__name__} is a {'generator' if inspect.isgeneratorfunction(fn) else 'coroutine'} "
+            "function, which does its work after the call; compile the function that does the computation"
+        )
     if not callable(fn):
         raise TypeError(f"compile: expected a function or a module, got {type(fn).__name__}")
     return Compiled(fn, donate)
@@ -108,7 +117,8 @@ class Compiled:
         self._donate = donate
         self._ready: dict[Any, Ready] = {}
         self._programs: dict[Any, list[Program]] = {}
-        self._bound: weakref.WeakKeyDictionary[Any, Compiled] = weakref.WeakKeyDictionary()
+        self._bound: dict[int, tuple[weakref.ref[Any], Compiled]] = {}  # by identity: equal isn't the same
+        self._lock = threading.RLock()
         self._calls = 0
         self._misses = 0
         self._trace_seconds = 0.0
@@ -165,18 +175,19 @@ class Compiled:
             raise
 
     def _slow_call(self, key: Any, signature: Signature, stale: Program | None = None) -> Any:
-        ready = self._prepare(key, signature)
-        if stale is not None and ready.program is stale:
-            stale.frozen = False  # JAX dropped its caches; the assumptions hold, so compile again
-        self._last = ready.program
-        self._calls += 1
-        try:
-            return ready.run(signature.arrays)
-        except Stale:
-            ready.program.frozen = False
-            return ready.run(signature.arrays)
-        finally:
-            ready.program.frozen = True
+        with self._lock:
+            ready = self._prepare(key, signature)
+            if stale is not None and ready.program is stale:
+                stale.frozen = False  # JAX dropped its caches; the assumptions hold, so compile again
+            self._last = ready.program
+            self._calls += 1
+            try:
+                return ready.run(signature.arrays)
+            except Stale:
+                ready.program.frozen = False
+                return ready.run(signature.arrays)
+            finally:
+                ready.program.frozen = True
 
     def _prepare(self, key: Any, signature: Signature) -> Ready:
         """Find the program that fits the present state of everything, or trace and compile one."""
@@ -197,21 +208,28 @@ class Compiled:
             epoch = EPOCH[0]
         if ready is None or ready.program is not program or signature.boxes:
             ready = Ready(program, boxes, self._disposer(key, full_key, program))
-            self._ready[key] = ready
+            while len(self._ready) >= _MOST:
+                self._ready.pop(next(iter(self._ready)))
+            if not any(isinstance(box, Variable) for box in signature.boxes):  # it would never be freed
+                self._ready[key] = ready
             _check_devices(self.__name__, ready, signature.arrays)
             if program.executable is None:
                 enable_cache()
                 ready.compile(signature.arrays)
                 self._compile_seconds += program.compile_seconds
                 self._trace_seconds += program.trace_seconds
-        program.guards = Guards(self._fn)
+        program.guards = self._guards(signature, *(program.roots_alive() or ()))
         program.guards.release()
         ready.epoch = epoch
         return ready
 
+    def _guards(self, signature: Signature, *used: ModuleBase) -> Guards:
+        """What the function captures, and what the functions and modules do that it is called with or uses."""
+        return Guards(self._fn, *signature.callables(), *signature.boxes, *used)
+
     def _compile(self, signature: Signature, boxes: Structure) -> Program:
         signature.check_static(self._fn)
-        guards = Guards(self._fn)
+        guards = self._guards(signature)
         old = self._last
         program = Program(self._fn, signature, guards, boxes, self._donate)
         self._compilations += 1
@@ -221,7 +239,7 @@ class Compiled:
                 f"{self.__name__} was compiled {self._compilations} times; last because of "
                 f"{self._cause(old, program)}. Keep it fixed, or pass it as an array.",
                 RecompileWarning,
-                stacklevel=5,
+                stacklevel=_levels_to_user(),
             )
         return program
 
@@ -260,11 +278,25 @@ class Compiled:
         if instance is None:
             return self
         if isinstance(instance, ModuleBase):
-            return _BoundMethod(self, instance)
-        bound = self._bound.get(instance)
-        if bound is None:
-            bound = self._bound[instance] = Compiled(_WeakMethod(self._fn, instance), self._donate)
-        return bound
+            return _BoundMethod(self, instance, given=True)
+        return self._bind(instance)
+
+    def _bind(self, instance: Any) -> Any:
+        number = id(instance)
+        known = self._bound.get(number)
+        if known is not None and known[0]() is instance:
+            return _BoundMethod(known[1], instance, given=False)
+        forget = weakref.WeakMethod(self._forget)
+        try:
+            reference = weakref.ref(instance, lambda _: (m := forget()) and m(number))
+        except TypeError:  # has __slots__ without __weakref__
+            return _BoundMethod(self, instance, given=True)
+        bound = Compiled(_WeakMethod(self._fn, reference), self._donate)
+        self._bound[number] = (reference, bound)
+        return _BoundMethod(bound, instance, given=False)
+
+    def _forget(self, number: int) -> None:
+        self._bound.pop(number, None)
 
     def stats(self) -> Stats:
         """Compilations, time spent, and XLA's figures for the program used last."""
@@ -298,24 +330,33 @@ class Compiled:
 class _WeakMethod:
     """A function with its first argument given, which it does not keep alive."""
 
-    def __init__(self, fn: Callable[..., Any], instance: Any) -> None:
+    def __init__(self, fn: Callable[..., Any], instance: weakref.ref[Any]) -> None:
         functools.update_wrapper(self, fn)
-        self._instance = weakref.ref(instance)
+        self._instance = instance
         self._fn = fn
+
+    @property
+    def __self__(self) -> Any:
+        return self._instance()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self._fn(self._instance(), *args, **kwargs)
 
 
 class _BoundMethod:
-    """A compiled method of a module: the module is its first argument, so equal modules share programs."""
+    """A compiled method of an object.
 
-    def __init__(self, compiled: Compiled, instance: Any) -> None:
+    A module is passed as the first argument (``given``), so that equal modules share programs; other
+    objects have programs of their own.
+    """
+
+    def __init__(self, compiled: Compiled, instance: Any, given: bool) -> None:
         self.__wrapped__ = compiled
         self.__self__ = instance
+        self._given = given
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self.__wrapped__(self.__self__, *args, **kwargs)
+        return self.__wrapped__(self.__self__, *args, **kwargs) if self._given else self.__wrapped__(*args, **kwargs)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.__wrapped__, name)
@@ -354,6 +395,14 @@ class CompiledModule(Compiled):
 
     def __repr__(self) -> str:
         return f"<compiled {self._fn!r}>"
+
+
+def _levels_to_user() -> int:
+    """The ``stacklevel`` at which a warning issued by the caller points to the user's own line."""
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back is not None and frame.f_code.co_filename == __file__:
+        level, frame = level + 1, frame.f_back
+    return level
 
 
 def _check_devices(name: str, ready: Ready, arrays: list[Any]) -> None:

@@ -1,9 +1,14 @@
-"""What a function captures: the globals and closure cells that its compiled program relies on.
+"""What a function captures: the names that its compiled program relies on.
 
 A program is traced once and run many times, so whatever the function read from outside must still be
-what it was. Modules and variables report themselves to the frame when used; this file adds the names
-through which the function reaches things. Rebinding one of them (``net = other``, ``rate = 0.1``) is
-noticed at the next call.
+what it was. Modules and variables report themselves to the frame when used. This file adds the names
+through which a function reaches things: globals, closure cells, defaults, attributes of captured
+objects and of Python modules, items of captured lists and dicts; also for the functions it calls and
+the ``forward`` methods of the modules it uses. Rebinding one of them (``net = other``, ``rate = 0.1``,
+``config.rate = 0.1``) is noticed at the next call.
+
+Of objects only the attributes count whose names occur in the code, so that a counter that the
+function doesn't read may change freely.
 """
 
 from __future__ import annotations
@@ -12,53 +17,100 @@ import dis
 import functools
 import os
 import types
-from collections.abc import Iterator
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
+
+import jax
+import numpy as np
 
 from ..core import ModuleBase, Variable
 from ..core._structure import Static
 
-_LIMIT = 256
+_LIMIT = 10_000
+_MANY = 256  # items of a container that are looked at
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 _LIBRARIES = (_PACKAGE + os.sep, f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")
+_STDLIB = os.path.dirname(os.path.abspath(os.__file__)) + os.sep
 _MISSING = object()
+_PLAIN = (bool, int, float, complex, str, bytes, type(None))
+_CLOSED = (jax.Array, np.ndarray, np.generic, type, types.BuiltinFunctionType, ModuleBase, Variable)
+
+
+class _Memory:
+    """What a name stood for, and for a captured list or dict what was in it."""
+
+    __slots__ = ("identity", "inside", "known", "label", "length")
+
+    def __init__(self, label: str, value: Any) -> None:
+        self.label = label
+        self.identity = id(value)
+        self.known = _remember(value)
+        self.length = len(value) if isinstance(value, (list, dict)) else -1
+        self.inside: list[tuple[Any, _Memory]] = []
+
+    def holds(self, value: Any) -> bool:
+        """Whether this is the same object still, with the same contents."""
+        if isinstance(self.known, weakref.ref):
+            if self.known() is not value:  # an identity may have been given away again
+                return False
+        elif id(value) != self.identity:
+            return False
+        if self.length >= 0 and len(value) != self.length:
+            return False
+        return all(memory.holds(_item(value, key)) for key, memory in self.inside)
+
+    def changed(self, value: Any) -> str | None:
+        """The name, if it stands for something else now; an equal number or string is the same."""
+        if isinstance(self.known, Static):
+            return None if Static(value) == self.known else self.label
+        same = self.known() is value if isinstance(self.known, weakref.ref) else id(value) == self.identity
+        if not same or (self.length >= 0 and len(value) != self.length):
+            return self.label
+        inner = (memory.changed(_item(value, key)) for key, memory in self.inside)
+        return next((found for found in inner if found), None)
+
+
+def _remember(value: Any) -> Any:
+    """How to recognise a value later without keeping modules, or what holds them, alive."""
+    if isinstance(value, _PLAIN) or (isinstance(value, tuple) and all(isinstance(x, _PLAIN) for x in value)):
+        return Static(value)
+    try:
+        return weakref.ref(value)
+    except TypeError:
+        return None  # lists, dicts: their contents are compared
 
 
 class Guards:
-    """Snapshot of the names that a function reads, to be compared later."""
+    """The names that a function reads, with what they stood for."""
 
-    __slots__ = ("cells", "globals", "roots", "variables")
+    __slots__ = ("guards", "roots", "variables")
 
-    def __init__(self, fn: Any) -> None:
-        self.globals: list[tuple[dict[str, Any], str, int, Static | None]] = []
-        self.cells: list[tuple[types.CellType, str, int, Static | None]] = []
+    def __init__(self, *functions: Any) -> None:
+        self.guards: list[tuple[Callable[[Any], Any], Any, _Memory]] = []
         self.roots: list[ModuleBase] = []
         self.variables: list[Variable] = []
-        seen: set[int] = set()
-        _visit(fn, self, seen)
+        names: set[str] = set()
+        while True:  # which attributes matter shows only when all code has been seen
+            search = _Search(names)
+            for fn in functions:
+                search.value(fn, None)
+            if search.names == names:
+                break
+            names = search.names
+        self.guards, self.roots, self.variables = search.guards, search.roots, search.variables
 
     def hold(self) -> bool:
-        """Whether every name still means the same object."""
-        # Plain loops: this runs at every call.
-        for namespace, name, identity, _ in self.globals:
-            if id(namespace.get(name, _MISSING)) != identity:
-                return False
-        for cell, _, identity, _ in self.cells:  # noqa: SIM110
-            if id(_contents(cell)) != identity:
+        """Whether every name still stands for the same object."""
+        for look, key, memory in self.guards:  # noqa: SIM110 (a plain loop: this runs at every call)
+            if not memory.holds(look(key)):
                 return False
         return True
 
     def changed(self) -> str | None:
-        """The first name that means something else now, equal numbers and strings aside."""
-        for namespace, name, identity, known in self.globals:
-            now = namespace.get(name, _MISSING)
-            if id(now) != identity and (known is None or Static(now) != known):
-                return f"global {name!r}"
-        for cell, name, identity, known in self.cells:
-            now = _contents(cell)
-            if id(now) != identity and (known is None or Static(now) != known):
-                return f"captured variable {name!r}"
-        return None
+        """The first name that stands for something else now."""
+        now = (memory.changed(look(key)) for look, key, memory in self.guards)
+        return next((found for found in now if found), None)
 
     def release(self) -> None:
         """Forget the modules found, which the program must not keep alive."""
@@ -72,59 +124,168 @@ def _contents(cell: types.CellType) -> Any:
         return _MISSING
 
 
-def _global_names(code: types.CodeType) -> Iterator[str]:
+def _attribute(reference: weakref.ref[Any], name: str) -> Any:
+    owner = reference()
+    return _MISSING if owner is None else _item(owner, name)
+
+
+def _item(owner: Any, key: Any) -> Any:
+    """What a container or an object holds under a key, an index or a name."""
+    if isinstance(owner, dict):
+        return owner.get(key, _MISSING)
+    if isinstance(owner, list):
+        return owner[key] if key < len(owner) else _MISSING
+    if isinstance(owner, types.FunctionType):
+        return getattr(owner, key)
+    return getattr(owner, "__dict__", {}).get(key, _MISSING)
+
+
+def _instructions(code: types.CodeType) -> Iterator[tuple[str, Any]]:
     for instruction in dis.get_instructions(code):
-        if instruction.opname in ("LOAD_GLOBAL", "LOAD_NAME"):
-            yield instruction.argval
+        yield instruction.opname, instruction.argval
     for constant in code.co_consts:
         if isinstance(constant, types.CodeType):
-            yield from _global_names(constant)
+            yield from _instructions(constant)
 
 
-def _visit(value: Any, out: Guards, seen: set[int]) -> None:
-    """Look through a function, or whatever stands for one, for what it captures."""
-    if id(value) in seen or len(seen) > _LIMIT:
-        return
-    seen.add(id(value))
-    if isinstance(value, ModuleBase):
-        out.roots.append(value)
-    elif isinstance(value, Variable):
-        out.variables.append(value)
-    elif isinstance(value, types.FunctionType):
-        _visit_function(value, out, seen)
-    elif isinstance(value, types.MethodType):
-        _visit(value.__self__, out, seen)
-        _visit(value.__func__, out, seen)
-    elif isinstance(value, functools.partial):
-        for part in (value.func, *value.args, *value.keywords.values()):
-            _visit(part, out, seen)
-    elif isinstance(value, (list, tuple)) and len(value) <= _LIMIT:
-        for part in value:
-            _visit(part, out, seen)
-    elif isinstance(value, dict) and len(value) <= _LIMIT:
-        for part in value.values():
-            _visit(part, out, seen)
-    elif (wrapped := getattr(value, "__wrapped__", None)) is not None:
-        _visit(wrapped, out, seen)
+@functools.lru_cache(maxsize=4096)
+def _names_in(code: types.CodeType) -> tuple[tuple[str, ...], frozenset[str]]:
+    """The globals and the attribute names that some code uses."""
+    used = list(_instructions(code))
+    loads = (arg for op, arg in used if op in ("LOAD_GLOBAL", "LOAD_NAME"))
+    attributes = frozenset(arg for op, arg in used if op in ("LOAD_ATTR", "LOAD_METHOD", "LOAD_SUPER_ATTR"))
+    return tuple(dict.fromkeys(loads)), attributes
 
 
-def _visit_function(fn: types.FunctionType, out: Guards, seen: set[int]) -> None:
-    for name, cell in zip(fn.__code__.co_freevars, fn.__closure__ or (), strict=True):
-        value = _contents(cell)
-        out.cells.append((cell, name, id(value), _remember(value)))
-        _visit(value, out, seen)
-    for default in (*(fn.__defaults__ or ()), *(fn.__kwdefaults__ or {}).values()):
-        _visit(default, out, seen)
-    if any(part in fn.__code__.co_filename for part in _LIBRARIES):
-        return
-    for name in dict.fromkeys(_global_names(fn.__code__)):
-        value = fn.__globals__.get(name, _MISSING)
-        if value is _MISSING or isinstance(value, (types.ModuleType, type, types.BuiltinFunctionType)):
-            continue
-        out.globals.append((fn.__globals__, name, id(value), _remember(value)))
-        _visit(value, out, seen)
+def _is_library(path: str | None) -> bool:
+    return path is None or path.startswith((_STDLIB, "<frozen")) or any(part in path for part in _LIBRARIES)
 
 
-def _remember(value: Any) -> Static | None:
-    """A value to compare by equality later; ``None`` for modules, which must not be kept alive."""
-    return None if isinstance(value, (ModuleBase, Variable)) else Static(value)
+class _Search:
+    """One pass over everything reachable; ``names`` are the attributes that an earlier pass found used."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self.guarded: set[tuple[int, Any]] = set()  # namespaces and names
+        self.seen_types: set[type] = set()  # of modules, whose forward has been looked at
+        self.known_names = frozenset(names)
+        self.names: set[str] = set(names)
+        self.guards: list[tuple[Callable[[Any], Any], Any, _Memory]] = []
+        self.roots: list[ModuleBase] = []
+        self.variables: list[Variable] = []
+        self.seen: set[int] = set()
+
+    def guard(self, look: Callable[[Any], Any], key: Any, label: str, value: Any) -> None:
+        name = (id(look.__self__), key) if isinstance(look, types.BuiltinMethodType) else None
+        if name in self.guarded:
+            return
+        if name is not None:
+            self.guarded.add(name)
+        memory = _Memory(label, value)
+        self.guards.append((look, key, memory))
+        self.value(value, memory)
+
+    def value(self, value: Any, memory: _Memory | None) -> None:
+        """Look into a value that the function can reach; ``memory`` is that of the name it was found by."""
+        if isinstance(value, _PLAIN) or id(value) in self.seen or len(self.seen) > _LIMIT:
+            return
+        self.seen.add(id(value))
+        if isinstance(value, ModuleBase):
+            self.module(value)
+        elif isinstance(value, Variable):
+            self.variables.append(value)
+        elif isinstance(value, types.FunctionType):
+            self.function(value)
+        elif isinstance(value, types.MethodType):
+            self.value(value.__self__, None)
+            self.value(value.__func__, None)
+        elif isinstance(value, functools.partial):
+            for part in (value.func, *value.args, *value.keywords.values()):
+                self.value(part, None)
+        elif isinstance(value, tuple):
+            for part in value:
+                self.value(part, None)
+        elif isinstance(value, (list, dict)):
+            self.container(value, memory)
+        elif isinstance(value, types.ModuleType):
+            if not _is_library(getattr(value, "__file__", None)):
+                self.attributes(value.__name__, value, None)
+        elif not isinstance(value, _CLOSED):
+            self.object(value, memory)
+
+    def module(self, module: ModuleBase) -> None:
+        self.roots.append(module)
+        for inner in module.modules():
+            kind: Any = type(inner)
+            if kind not in self.seen_types and not _is_library_type(kind):
+                self.seen_types.add(kind)
+                owner = next(c for c in kind.__mro__ if "forward" in vars(c))
+                self.guard(vars(owner).get, "forward", f"{owner.__name__}.forward", vars(owner)["forward"])
+            for _, value in inner.edges():
+                if callable(value) and not isinstance(value, (ModuleBase, Variable, type)):
+                    self.value(value, None)
+
+    def function(self, fn: types.FunctionType) -> None:
+        for name, cell in zip(fn.__code__.co_freevars, fn.__closure__ or (), strict=True):
+            self.guard(_contents, cell, f"captured variable {name!r}", _contents(cell))
+        for name in ("__defaults__", "__kwdefaults__"):
+            if getattr(fn, name):
+                look = functools.partial(_attribute, weakref.ref(fn))
+                self.guard(look, name, f"the defaults of {fn.__name__}", getattr(fn, name))
+        if _is_library(fn.__code__.co_filename):
+            return
+        loads, attributes = _names_in(fn.__code__)
+        self.names |= attributes
+        for name in loads:
+            value = fn.__globals__.get(name, _MISSING)
+            if value is not _MISSING and not isinstance(value, types.ModuleType | type | types.BuiltinFunctionType):
+                self.guard(fn.__globals__.get, name, f"global {name!r}", value)
+            elif isinstance(value, types.ModuleType):
+                self.value(value, None)
+
+    def container(self, value: list[Any] | dict[Any, Any], memory: _Memory | None) -> None:
+        if len(value) > _MANY:
+            return
+        items = value.items() if isinstance(value, dict) else enumerate(value)
+        for key, item in list(items):
+            inner = None if memory is None else _Memory(f"{memory.label}[{key!r}]", item)
+            if memory is not None and inner is not None:
+                memory.inside.append((key, inner))
+            self.value(item, inner)
+
+    def object(self, value: Any, memory: _Memory | None) -> None:
+        for part in (getattr(value, "__wrapped__", None), getattr(value, "__self__", None)):
+            self.value(part, None)
+        if type(value).__module__.partition(".")[0] in ("jax", "jaxlib", "numpy", "optax", "brickwork", "builtins"):
+            return
+        call = vars(type(value)).get("__call__")
+        if isinstance(call, types.FunctionType):
+            self.value(call, None)
+        self.attributes(type(value).__name__, value, memory)
+
+    def attributes(self, label: str, owner: Any, memory: _Memory | None) -> None:
+        """Guard the attributes of an object that the code mentions: below the name that it was found by,
+        or by themselves when it has none."""
+        for name in sorted(self.known_names & getattr(owner, "__dict__", {}).keys()):
+            found = vars(owner)[name]
+            if isinstance(found, types.ModuleType | type | types.BuiltinFunctionType):
+                continue
+            label_here = f"{label}.{name}"
+            if memory is not None:
+                inner = _Memory(label_here, found)
+                memory.inside.append((name, inner))
+                self.value(found, inner)
+            else:
+                self.guard(functools.partial(_attribute, _reference(owner)), name, label_here, found)
+
+
+def _reference(owner: Any) -> Any:
+    try:
+        return weakref.ref(owner)
+    except TypeError:
+        return lambda: owner
+
+
+def _is_library_type(kind: type) -> bool:
+    forward = getattr(kind, "forward", None)
+    code = getattr(forward, "__code__", None)
+    return code is None or _is_library(code.co_filename)

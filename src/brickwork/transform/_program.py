@@ -15,9 +15,9 @@ import numpy as np
 from ..core import Frame, ModuleBase, Structure, Variable
 from ..core._control import explain_concretization
 from ..core._deferred import is_box
-from ..core._epoch import EPOCH
-from ..core._frame import leak
-from ..core._jax import Tracer, evaluate_jaxpr, used_inputs
+from ..core._epoch import EPOCH, bump
+from ..core._frame import UPDATE_LOCK, all_or_nothing, leak, outside
+from ..core._jax import Tracer, calls_python, evaluate_jaxpr, used_inputs
 from ..core._parameter import Slot
 from ..core._variable import LENDS
 from ..errors import TraceLeakError
@@ -33,7 +33,12 @@ class CompileFrame(Frame):
     def __init__(self) -> None:
         super().__init__()
         self.unknown: dict[int, Variable] = {}
+        self.touched: set[int] = set()
         self.noted: dict[int, ModuleBase] = {}
+
+    def read(self, variable: Any) -> Any:
+        self.touched.add(id(variable))
+        return super().read(variable)
 
     def resolve(self, variable: Any) -> Any:
         value = variable.concrete()
@@ -62,6 +67,10 @@ class _Traced:
     """What comes out of tracing a function once every variable it reads is known."""
 
     def __init__(self, fn: Callable[..., Any], signature: Signature, known: dict[int, Variable]) -> None:
+        with all_or_nothing():
+            self._trace(fn, signature, known)
+
+    def _trace(self, fn: Callable[..., Any], signature: Signature, known: dict[int, Variable]) -> None:
         for _ in range(_ROUNDS):
             self.inputs = list(known.values())
             self.frame = CompileFrame()
@@ -94,6 +103,7 @@ class _Traced:
             kept = [i for i, v in enumerate(written) if v._trace is None]
             self.cleared = [written[i] for i in kept if new[i] is None]
             self.written = [written[i] for i in kept if new[i] is not None]
+            frame.values.clear()  # the tracers end here
             return results, [new[i] for i in kept if new[i] is not None]
 
     def _split(self, out: Any) -> list[Any]:
@@ -157,6 +167,9 @@ class Program:
         """Decide which variables are inputs, which of those may be overwritten, and in what order."""
         number = {id(v): i for i, v in enumerate(boxes.variables)}
         used = iter(used_inputs(traced.jaxpr))
+        # A callback may raise when it is too late to keep what was overwritten.
+        self.cautious = calls_python(traced.jaxpr)
+        donate = self.donate and not self.cautious
         write_shapes = {id(v): s for v, s in zip(traced.written, traced.write_shapes, strict=True)}
         placement: list[tuple[str, int]] = []  # of every traced input, in order
         read_only: list[Variable] = []
@@ -166,7 +179,7 @@ class Program:
             new = write_shapes.get(id(variable))
             if flags and not any(flags):
                 placement.append(("unused", 0))
-            elif self.donate and new is not None and _same_avals(variable, new):
+            elif donate and new is not None and _same_avals(variable, new):
                 placement.append(("overwritten", len(overwritten)))
                 overwritten.append(variable)
             else:
@@ -180,7 +193,15 @@ class Program:
         self.overwritten = [source(v) for v in overwritten]
         self.written = [source(v) for v in traced.written]
         self.cleared = [source(v) for v in traced.cleared]
-        self.avals = [aval_of(v) for v in (*read_only, *overwritten)]
+        touched = [v for v in traced.inputs if id(v) in traced.frame.touched]
+        self.touched = [source(v) for v in touched]
+        self.avals = [aval_of(v) for v in touched]
+        # What a call does to the presence, shapes and dtypes of variables concerns other programs too.
+        before = {id(v): aval_of(v) for v in (*traced.written, *traced.cleared)}
+        after = [_aval_after(v, s) for v, s in zip(traced.written, traced.write_shapes, strict=True)]
+        self.reshapes = after != [before[id(v)] for v in traced.written] or any(
+            v.concrete() is not None for v in traced.cleared
+        )
         self.jitted = self._jit(traced, placement)
 
     def _jit(self, traced: _Traced, placement: list[tuple[str, int]]) -> Any:
@@ -253,8 +274,8 @@ class Program:
         return same and all(v._trainable == flag for v, flag in self.flags)
 
     def inputs(self, boxes: Structure) -> list[Variable]:
-        """The variables read, for particular arguments."""
-        return [boxes.variables[s] if isinstance(s, int) else s for s in (*self.read_only, *self.overwritten)]
+        """The variables that tracing looked at, for particular arguments."""
+        return [boxes.variables[s] if isinstance(s, int) else s for s in self.touched]
 
     def difference(self, other: Program) -> str | None:
         """In words, how the modules of another program differ from those of this one."""
@@ -312,6 +333,14 @@ def _overlap(structure: Structure, boxes: Structure) -> tuple[tuple[int, int], .
     return tuple((i, id(v)) for i, v in enumerate(boxes.variables) if id(v) in outside)
 
 
+def _aval_after(variable: Variable, shapes: Any) -> Any:
+    """The counterpart of :func:`aval_of` for a value that a program writes."""
+    if isinstance(variable, Slot):
+        leaves, tree = jax.tree_util.tree_flatten(shapes)
+        return (tree, tuple((x.shape, x.dtype) for x in leaves))
+    return (shapes.shape, shapes.dtype)
+
+
 def _same_avals(variable: Variable, shapes: Any) -> bool:
     leaves, tree = jax.tree_util.tree_flatten(variable.concrete())
     new, new_tree = jax.tree_util.tree_flatten(shapes)
@@ -359,16 +388,48 @@ class Ready:
 
     def run(self, arrays: list[Any]) -> Any:
         """Call the program and write its results back."""
+        if not self.written and not self.cleared:
+            out = self._read(arrays)
+        else:
+            with UPDATE_LOCK:
+                out = self._update(arrays)
+        return out if self.program.out_tree is None else self.rebuild(out)
+
+    def _update(self, arrays: list[Any]) -> Any:
         if LENDS[0] is not self.lends:
             self.protect()
         out, writes = self.jitted([v._value for v in self.read_only], [v._value for v in self.overwritten], arrays)
         if writes and type(writes[0]) is not ARRAY_TYPE[0]:
             self.check(writes)
+        program = self.program
+        if program.cautious:
+            jax.block_until_ready((out, writes))  # an error in a callback shows now, before anything changes
         for variable, value in zip(self.written, writes, strict=True):
             variable._value = value
         for variable in self.cleared:
             variable._value = None
-        return out if self.program.out_tree is None else self.rebuild(out)
+        if program.reshapes:
+            self._note_reshaping()
+        return out
+
+    def _note_reshaping(self) -> None:
+        for variable in self.written:
+            if not isinstance(variable, Slot):
+                variable._shape, variable._dtype = variable._value.shape, variable._value.dtype
+        bump()
+
+    def _read(self, arrays: list[Any]) -> Any:
+        for _ in range(_ROUNDS):
+            values = [v._value for v in self.read_only]
+            try:
+                return self.jitted(values, [], arrays)[0]
+            except (RuntimeError, ValueError):
+                # Another thread may have overwritten one of them between the two lines above.
+                leaves = jax.tree_util.tree_leaves(values)
+                if not any(x.is_deleted() for x in leaves if isinstance(x, jax.Array)):
+                    raise
+        with UPDATE_LOCK:
+            return self.jitted([v._value for v in self.read_only], [], arrays)[0]
 
     def check(self, writes: list[Any]) -> None:
         """Refuse to store tracers: the function was called inside a raw JAX transform."""
@@ -381,7 +442,8 @@ class Ready:
         token = LENDS[0]
         for variable in self.overwritten:
             if variable._lent or _holders(variable) > _ALONE:
-                variable._value = jax.tree_util.tree_map(_copy, variable._value)
+                with outside():
+                    variable._value = jax.tree_util.tree_map(_copy, variable._value)
                 variable._lent = False
         self.lends = token
 
@@ -393,7 +455,6 @@ class Ready:
 
     def compile(self, arrays: list[Any]) -> None:
         """Compile the program for the present values."""
-        self.protect()
         self.program.compile([v._value for v in self.read_only], [v._value for v in self.overwritten], arrays)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -25,13 +25,14 @@ class Signature:
     __slots__ = ("arrays", "boxes", "key", "kinds", "leaves", "traced", "tree")
 
     def __init__(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self.leaves, self.tree = jax.tree_util.tree_flatten((args, kwargs), is_leaf=is_box)
+        self.leaves, self.tree = jax.tree_util.tree_flatten((args, kwargs), is_leaf=_is_whole)
         self.arrays: list[Any] = []
         self.boxes: list[Any] = []
         self.kinds: list[str] = []
         self.traced = False
         parts: list[Any] = []
         for leaf in self.leaves:
+            leaf = getattr(leaf, "__brickwork_module__", leaf)
             if isinstance(leaf, (ModuleBase, Variable)):
                 self.kinds.append("box")
                 self.boxes.append(leaf)
@@ -52,6 +53,10 @@ class Signature:
         leaves = [next(given) if k == "array" else x for k, x in zip(self.kinds, self.leaves, strict=True)]
         return jax.tree_util.tree_unflatten(self.tree, leaves)
 
+    def callables(self) -> list[Any]:
+        """The functions among the arguments, whose own captures matter as well."""
+        return [x for k, x in zip(self.kinds, self.leaves, strict=True) if k == "static" and callable(x)]
+
     def footprint(self) -> Signature:
         """What is worth keeping of a call to compare later ones with; holds no arrays or modules."""
         kept = object.__new__(Signature)
@@ -63,6 +68,11 @@ class Signature:
         for kind, leaf, path in zip(self.kinds, self.leaves, self.paths(fn), strict=True):
             if kind != "static":
                 continue
+            if isinstance(leaf, Iterator):
+                raise TypeError(
+                    f"argument {path} is a {type(leaf).__name__}, which can be read only once, while a function "
+                    "may be traced several times; pass a list, or loop outside"
+                )
             if isinstance(leaf, np.ndarray):
                 raise TypeError(
                     f"argument {path} is a NumPy array of dtype {leaf.dtype}; convert it to numbers first, "
@@ -91,6 +101,11 @@ class Signature:
                 name = str(first.key)
             result.append(name + jax.tree_util.keystr(tuple(rest)))
         return result
+
+
+def _is_whole(x: Any) -> bool:
+    # JAX warns of iterators; they are refused in check_static.
+    return is_box(x) or isinstance(x, Iterator)
 
 
 def array_key(array: Any) -> tuple[Any, ...]:
