@@ -5,10 +5,11 @@ from __future__ import annotations
 import copy
 import pickle
 
-import brickwork as bw
 import jax.numpy as jnp
 import numpy as np
 import pytest
+
+import brickwork as bw
 from brickwork.core import TrackedDict, TrackedList
 from brickwork.errors import StructureError
 
@@ -41,7 +42,7 @@ def test_list_behaves_as_a_list(net):
     assert len(items) == 3 and items[0] is plain[0] and items[-1] is plain[2]
     assert items[:2] == plain[:2] and list(reversed(items)) == plain[::-1]
     assert items.index(plain[1]) == 1 and plain[1] in items
-    assert items + [1] == [*plain, 1] and items * 2 == plain * 2
+    assert [*items, 1] == [*plain, 1] and items * 2 == plain * 2
     assert items == plain
 
 
@@ -197,7 +198,7 @@ def test_sequential():
     assert seq[0].w.name == "0.w"
     with pytest.raises(IndexError, match="4 layers, no index 9"):
         seq[9]
-    for bad, text in [("relu", "nn.relu"), ([a], "unpack it"), (3, "got int"), (Leaf, r"write Leaf\(")]:
+    for bad, text in [("relu", "nn.ReLU"), ([a], "unpack it"), (3, "got int"), (Leaf, r"write Leaf\(")]:
         with pytest.raises(TypeError, match=text):
             bw.Sequential(bad)
     assert bool(bw.Sequential())

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import gc
 import pickle
 import weakref
 
-import brickwork as bw
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+
+import brickwork as bw
 from brickwork.errors import DeviceMismatchError, LoadError, ShapeMismatchError, StructureError
 
 
@@ -273,7 +275,7 @@ def test_to_dtype(net):
         with pytest.raises(TypeError, match="can't hold them"):
             net.to(bad)
     for bad in (3.5, "cpu"):
-        with pytest.raises(TypeError, match="expected a jax.Device"):
+        with pytest.raises(TypeError, match=r"expected a jax\.Device"):
             net.to(bad)
     with pytest.raises(ValueError, match="64-bit"):
         net.to(jnp.float64)
@@ -311,7 +313,9 @@ def test_to_sharding(net, devices):
 
 
 @pytest.mark.parametrize(
-    "how", [bw.Module.clone, copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))], ids=["clone", "deepcopy", "pickle"]
+    "how",
+    [bw.Module.clone, copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))],
+    ids=["clone", "deepcopy", "pickle"],
 )
 def test_copies(net, how):
     net.layers[0].weight = bw.Parameter(net.a.weight.value[:, :4], trainable=False)
@@ -394,7 +398,15 @@ def test_a_bad_load_lists_everything_and_changes_nothing(net):
     with pytest.raises(LoadError) as info:
         net.load_state_dict(state)
     text = str(info.value)
-    for part in ("missing", "layers.0.weight", "scale", "unexpected", "b.weight", "mismatched", "a.weight: the network has (4, 5), the state (4, 6)"):
+    for part in (
+        "missing",
+        "layers.0.weight",
+        "scale",
+        "unexpected",
+        "b.weight",
+        "mismatched",
+        "a.weight: the network has (4, 5), the state (4, 6)",
+    ):
         assert part in text
     assert isinstance(info.value, ValueError)
     with pytest.raises(LoadError):
@@ -467,12 +479,15 @@ def test_notes_through_containers():
             return self.blocks[0](v) if which == 0 else self.shared(v, flag=3)
 
     net = Outer()
-    for which, want in ((0, "net.blocks.0.1 (Bad()), called with float32[2, 2]"), (1, "net.blocks.1.k (Bad()), called with float32[2, 5], flag=3")):
+    for which, want in (
+        (0, "net.blocks.0.1 (Bad()), called with float32[2, 2]"),
+        (1, "net.blocks.1.k (Bad()), called with float32[2, 5], flag=3"),
+    ):
         with pytest.raises(KeyError) as info:
             net(x(), which)
         assert want in notes(info.value) and notes(info.value).count("in net") == 1
         with pytest.raises(KeyError) as info:
-            bw.compile(lambda v: net(v, which))(x())
+            bw.compile(lambda v, which=which: net(v, which))(x())
         assert want in notes(info.value)
 
 
@@ -526,7 +541,7 @@ def test_lax_functions_get_a_hint():
         def forward(self, v):
             return jax.lax.mul(v, self.weight)
 
-    with pytest.raises(TypeError) as info:
+    with pytest.raises((TypeError, ValueError)) as info:  # JAX's own error, whichever it is
         L()(jnp.ones(2))
     assert "pass `.value`" in notes(info.value)
 
@@ -539,10 +554,8 @@ def test_freed_by_reference_counting(net):
         other(x())
         other.clone()
         bw.grad(lambda v: other(v).sum(), other)(x())
-        try:
+        with contextlib.suppress(Exception):
             other(jnp.ones((2, 9)))
-        except Exception:
-            pass
         str(other), other.state_dict()
         reference, weight = weakref.ref(other), weakref.ref(other.a.weight)
         del other

@@ -5,19 +5,20 @@ from __future__ import annotations
 import copy
 import pickle
 
-import brickwork as bw
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+
+import brickwork as bw
 from brickwork.errors import DeferredShapeError, ShapeMismatchError, TraceLeakError
 
 
 def test_construction_errors():
-    for bad in (dict(), dict(value=1.0, shape=(2,))):
+    for bad in ({}, {"value": 1.0, "shape": (2,)}):
         with pytest.raises(TypeError, match="either a value or shape="):
             bw.Parameter(**bad)
-    with pytest.raises(TypeError, match="not 'neither'|neither|both"):
+    with pytest.raises(TypeError, match="not both"):
         bw.Parameter(1.0, shape=())
     with pytest.raises(TypeError, match="init= goes with shape"):
         bw.Parameter(1.0, init=bw.init.ones)
@@ -79,8 +80,8 @@ def test_arrays_manners():
     np.testing.assert_array_equal(jnp.ones(2) @ p, jnp.ones(2) @ a)
     np.testing.assert_array_equal(np.ones(2, np.float32) @ p, jnp.ones(2) @ a)
     np.testing.assert_array_equal(np.ones((2, 3), np.float32) + p, 1 + a)
-    for f in (lambda v: v + 1, lambda v: 2 - v, lambda v: -v, lambda v: v**2, lambda v: v > 2, lambda v: v[0], lambda v: v.T,
-              lambda v: v.sum(0), lambda v: abs(v), lambda v: 1 / (v + 1), lambda v: divmod(v, 2)[1], lambda v: v.at[0].set(1),
+    for f in (lambda v: v + 1, lambda v: 2 - v, lambda v: -v, lambda v: v**2, lambda v: v > 2, lambda v: v[0], lambda v: v.T,  # noqa: E501
+              lambda v: v.sum(0), lambda v: abs(v), lambda v: 1 / (v + 1), lambda v: divmod(v, 2)[1], lambda v: v.at[0].set(1),  # noqa: E501
               jnp.sum, jax.nn.relu, jnp.transpose, lambda v: jnp.where(v > 1, v, 0), lambda v: jnp.stack([v, v]),
               lambda v: jnp.einsum("ij->j", v), jnp.asarray, np.asarray, lambda v: jax.jit(jnp.cos)(v)):  # fmt: skip
         np.testing.assert_array_equal(f(p), f(a))
@@ -170,7 +171,7 @@ def test_as_a_pytree():
 
 def test_repr():
     assert repr(bw.Parameter(shape=(2, None))) == "Parameter(shape=(2, ?), dtype=float32, not drawn yet)"
-    assert "Buffer([1., 1.], shape=(2,), dtype=float32)" == repr(bw.Buffer(jnp.ones(2)))
+    assert repr(bw.Buffer(jnp.ones(2))) == "Buffer([1., 1.], shape=(2,), dtype=float32)"
     seen = []
     p = bw.Parameter(jnp.ones(2))
     bw.compile(lambda: seen.append(repr(p)))()

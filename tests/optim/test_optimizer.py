@@ -5,12 +5,13 @@ from __future__ import annotations
 import copy
 import pickle
 
-import brickwork as bw
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+
+import brickwork as bw
 from brickwork import optim
 from brickwork.errors import DeferredShapeError
 
@@ -310,7 +311,7 @@ def test_error_texts():
         optim.sgd(3, 0.1)
     with pytest.raises(TypeError, match="non-empty list"):
         optim.sgd([], 0.1)
-    with pytest.raises(TypeError, match="optax.GradientTransformation"):
+    with pytest.raises(TypeError, match=r"optax\.GradientTransformation"):
         optim.Optimizer(net, 0.1)
     with pytest.raises(ValueError, match="learning_rate must not be negative"):
         optim.sgd(net, -0.1)

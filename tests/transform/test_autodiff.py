@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import brickwork as bw
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+
+import brickwork as bw
 from brickwork.errors import TraceLeakError
 
 
@@ -218,11 +219,11 @@ def test_gradient_of_a_gradient():
         return p.value**3
 
     def norm():
-        return bw.grad(cube, p)()["0"] ** 2
+        return bw.grad(cube, p)()[p.any_name] ** 2
 
-    assert float(bw.grad(cube, p)()["0"]) == 27
-    assert float(bw.grad(norm, p)()["0"]) == pytest.approx(2 * 27 * 18)
-    assert float(bw.compile(bw.grad(norm, p))()["0"]) == pytest.approx(2 * 27 * 18)
+    assert float(bw.grad(cube, p)()[p.any_name]) == 27
+    assert float(bw.grad(norm, p)()[p.any_name]) == pytest.approx(2 * 27 * 18)
+    assert float(bw.compile(bw.grad(norm, p))()[p.any_name]) == pytest.approx(2 * 27 * 18)
     no_tracers_in = p._value
     assert not isinstance(no_tracers_in, jax.core.Tracer)
 
@@ -235,7 +236,7 @@ def test_state_written_in_nested_gradients():
         return p.value**2
 
     def outer():
-        g = bw.grad(inner, p)()["0"]
+        g = bw.grad(inner, p)()[p.any_name]
         n.value = n.value + 10
         return g * g
 
@@ -335,5 +336,5 @@ def test_a_compiled_module_as_wrt(net):
 
 def test_complex_and_low_precision():
     p = bw.Parameter(jnp.ones(2, jnp.bfloat16))
-    g = bw.grad(lambda: (p.value**2).sum(), p)()["0"]
+    g = bw.grad(lambda: (p.value**2).sum(), p)()[p.any_name]
     assert g.dtype == jnp.bfloat16

@@ -9,11 +9,12 @@ import weakref
 from collections import namedtuple
 from dataclasses import dataclass
 
-import brickwork as bw
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+
+import brickwork as bw
 from brickwork.errors import BrickworkError, ControlFlowError, TraceLeakError
 
 
@@ -409,7 +410,7 @@ def test_compiled_module_behaves_as_the_module(net):
     fast.extra = 3
     assert net.extra == 3
     assert fast.a is net.a
-    loss, grads = bw.value_and_grad(lambda v: fast(v).sum(), fast)(x())
+    _loss, grads = bw.value_and_grad(lambda v: fast(v).sum(), fast)(x())
     assert set(grads) == set(net.state_dict())
     assert "Net(" in repr(fast)
     with pytest.raises(AttributeError, match="nothing"):
@@ -937,7 +938,9 @@ def test_the_tenth_compilation_warns_and_names_the_argument():
         warnings.simplefilter("error")
         for n in range(1, 10):
             f({"image": jnp.ones(n)})
-    with pytest.warns(bw.RecompileWarning, match=r"f was compiled 10 times.*batch\['image'\].*float32\[9\] became float32\[10\]") as seen:
+    with pytest.warns(
+        bw.RecompileWarning, match=r"f was compiled 10 times.*batch\['image'\].*float32\[9\] became float32\[10\]"
+    ) as seen:
         f({"image": jnp.ones(10)})
     assert seen[0].filename == __file__
     with warnings.catch_warnings():

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import gc
 
-import brickwork as bw
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+
+import brickwork as bw
 
 N = 1000
 

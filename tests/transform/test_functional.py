@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import brickwork as bw
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+
+import brickwork as bw
 from brickwork.errors import DeferredShapeError, TraceLeakError
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
-import brickwork as bw
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+import brickwork as bw
 
 
 class Linear(bw.Module):
@@ -72,7 +73,7 @@ def test_first_call_by_many_with_equal_shapes():
     net(jnp.ones((1, 4)))
     for _ in range(3):
         f = bw.compile(lambda v: net(v).sum())
-        values = together(lambda i: float(f(jnp.full((2, 4), 1.0))))
+        values = together(lambda i, f=f: float(f(jnp.full((2, 4), 1.0))))
         assert len(set(values)) == 1
 
 

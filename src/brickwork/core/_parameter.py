@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -16,6 +17,9 @@ from ._variable import Variable
 
 if TYPE_CHECKING:
     from typing import Self
+
+
+_serials = itertools.count()
 
 
 class Parameter(Variable):
@@ -39,7 +43,7 @@ class Parameter(Variable):
         (3, 2)
     """
 
-    __slots__ = ("_grad",)
+    __slots__ = ("_grad", "_serial")
 
     def __init__(
         self,
@@ -58,6 +62,7 @@ class Parameter(Variable):
     def _setup(self) -> None:
         super()._setup()
         self._grad: Slot | None = None
+        self._serial: int | None = None
 
     def _accept(self, new: Any) -> Any:
         known: Shape = self._shape if self._value is None else self.shape
@@ -67,6 +72,15 @@ class Parameter(Variable):
                 "Transpose or reshape the value, or assign a new Parameter to the attribute."
             )
         return new
+
+    @property
+    def any_name(self) -> str:
+        """The ``name``, or for a parameter outside of any module one that no other such parameter has."""
+        if self.name:
+            return self.name
+        if self._serial is None:
+            self._serial = next(_serials)
+        return f"parameter{self._serial}"
 
     @property
     def trainable(self) -> bool:

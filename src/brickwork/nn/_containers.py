@@ -131,9 +131,11 @@ def _checked(layer: Any, index: int) -> Any:
     if not callable(layer):
         hint = ""
         if isinstance(layer, str):
-            known = {"relu": "nn.ReLU()", "sigmoid": "nn.Sigmoid()", "tanh": "nn.Tanh()", "gelu": "nn.GELU()"}
-            example = known.get(layer.lower().replace("_", ""), "nn.ReLU() or jax.nn.relu")
-            hint = f"; for an activation pass a layer or a function: {example}"
+            from . import _activation  # for the names in it
+
+            wanted = layer.lower().replace("_", "")
+            names = (n for n, kind in vars(_activation).items() if isinstance(kind, type) and n.lower() == wanted)
+            hint = f"; for an activation pass a layer or a function, such as nn.{next(names, 'ReLU')}()"
         elif isinstance(layer, (list, tuple)):
             hint = "; unpack it: Sequential(*layers)"
         raise TypeError(f"layer {index} must be a module or a function, got {type(layer).__name__} {layer!r:.60}{hint}")

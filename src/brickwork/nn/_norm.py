@@ -277,7 +277,8 @@ class LayerNorm(Module):
         """Normalise."""
         known = self.normalized_shape
         if not checks.shape_of(x, "LayerNorm"):
-            checks.shape_error("LayerNorm", "x must have at least one axis, not 0.", "Pass x[None].", x=jnp.asarray(x))
+            problem = "x is a scalar, but its last axis must hold the features."
+            checks.shape_error("LayerNorm", problem, "Pass x[None].", x=jnp.asarray(x))
         shape = tuple(n for n in known if n is not None)
         if len(shape) < len(known):  # not known, and no parameter depends on it
             shape = checks.shape_of(x, "LayerNorm")[-1:]

@@ -74,13 +74,7 @@ class _Loose(Module):
     """A module around a list of parameters, named as they are where they come from."""
 
     def __init__(self, parameters: Sequence[Parameter]) -> None:
-        names = [p.name for p in parameters]
-        if len(parameters) > 1 and not all(names):
-            raise ValueError(
-                "several parameters outside of any module can't be told apart by name, so their gradients might be "
-                "mixed up; make them attributes of a module"
-            )
-        names = [name or str(i) for i, name in enumerate(names)]
+        names = [p.any_name for p in parameters]
         unique = len(set(names)) == len(names)
         self.names = tuple(names if unique else (f"{i}.{n}" for i, n in enumerate(names)))
         # Not an ordinary assignment: the parameters keep the names they have elsewhere.

@@ -28,7 +28,7 @@ def value_and_grad(fn: Callable[..., Any], wrt: Any = None, has_aux: bool = Fals
         A function with the arguments of ``fn`` that returns ``(value, gradients)``, or
         ``((value, aux), gradients)`` with ``has_aux``. Gradients are a dict from path to array, a tied
         parameter once with its contributions added. With several modules among the arguments, paths
-        begin with the name of the argument; for parameters they are their ``name``.
+        begin with the name of the argument; for parameters they are their ``any_name``.
 
     Raises:
         TypeError: there is nothing to differentiate with respect to.
@@ -194,7 +194,7 @@ def _collect(named: list[tuple[str | None, Any]]) -> list[tuple[str, Parameter]]
     seen: set[int] = set()
     for i, (prefix, target) in enumerate(named):
         if isinstance(target, Parameter):
-            pairs = [(target.name or str(i), target)]
+            pairs = [(target.any_name, target)]
         else:
             note_module(target)
             front = f"{target_name(prefix, i)}." if prefix != "" else ""

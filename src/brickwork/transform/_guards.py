@@ -18,7 +18,7 @@ import functools
 import os
 import types
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import jax
@@ -264,7 +264,8 @@ class _Search:
 
     def attributes(self, label: str, owner: Any, memory: _Memory | None) -> None:
         """Guard the attributes of an object that the code mentions: below the name that it was found by,
-        or by themselves when it has none."""
+        or by themselves when it has none.
+        """
         for name in sorted(self.known_names & getattr(owner, "__dict__", {}).keys()):
             found = vars(owner)[name]
             if isinstance(found, types.ModuleType | type | types.BuiltinFunctionType):
