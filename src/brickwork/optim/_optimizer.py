@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..core import Buffer, ModuleBase, Parameter, TrackedList
-from ..core._frame import note_module, outside
+from ..core._frame import current_frame, note_module, outside
 from ..module import Module
 
 if TYPE_CHECKING:
@@ -52,13 +52,15 @@ def _init(rule: _Rule, values: dict[str, jax.Array]) -> Any:
         return rule.combined.init(values)
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _update(rule: _Rule, grads: Any, state: Any, values: Any) -> tuple[Any, Any]:
+def _plain_update(rule: _Rule, grads: Any, state: Any, values: Any) -> tuple[Any, Any]:
     import optax
 
     with jax.numpy_dtype_promotion("standard"):
         updates, state = rule.combined.update(grads, state, values)
         return optax.apply_updates(values, updates), state
+
+
+_update = jax.jit(_plain_update, static_argnums=0)
 
 
 class _Target:
@@ -175,7 +177,9 @@ class Optimizer(Module):
             given[path] = jnp.zeros_like(values[path])
         self._fit_state(parameters)
         state = jax.tree_util.tree_unflatten(self._tree, [b.value for b in self._buffers])
-        new_values, new_state = _update(self._rule(tuple(values)), given, state, values)
+        # Within a trace the plain function: what it passes on unchanged is then seen to be the same.
+        update = _update if current_frame() is None else _plain_update
+        new_values, new_state = update(self._rule(tuple(values)), given, state, values)
         for path, p in parameters.items():
             if path not in skipped:
                 p.value = new_values[path]

@@ -5,7 +5,10 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
 
 from ..core import ModuleBase, Parameter
 from ._optimizer import Optimizer
@@ -77,7 +80,7 @@ def adam(
         >>> from brickwork import nn, optim
         >>> opt = optim.adam(nn.Linear(1, in_features=2), 1e-3)
         >>> sorted(opt.state_dict())[:2]
-        ['count', 'hyperparams.learning_rate']
+        ['hyperparams.learning_rate', 'inner.count']
     """
     settings = {"learning_rate": learning_rate, "b1": b1, "b2": b2, "eps": eps}
     return _make(net, "adam", settings, groups)
@@ -154,12 +157,14 @@ class Recipe:
 
         fixed = dict(self.settings)
         rate = fixed.pop("learning_rate")
-        rule = _RULES[self.name]
+        rule = _RULES[self.name](**fixed)
+        if not callable(rate):
+            return _with_rate(rule, rate)
 
-        def with_rate(learning_rate: Any) -> Any:
-            return rule(learning_rate, **fixed)
+        def scheduled(learning_rate: Any) -> Any:
+            return optax.chain(rule, optax.scale_by_learning_rate(learning_rate))
 
-        return optax.inject_hyperparams(with_rate)(learning_rate=rate)
+        return optax.inject_hyperparams(scheduled)(learning_rate=rate)
 
     def init(self, params: Any) -> Any:
         """The initial state, as optax names it."""
@@ -176,23 +181,49 @@ class Recipe:
         self.__dict__.update(state)
 
 
-def _sgd(learning_rate: Any, momentum: float, nesterov: bool, weight_decay: float) -> Any:
+class RateState(NamedTuple):
+    """The state of a rule whose learning rate may be changed while training."""
+
+    hyperparams: dict[str, Any]
+    inner: Any
+
+
+def _with_rate(rule: Any, rate: float) -> Any:
+    """A rule followed by ``-learning_rate``, which is state: one array less than optax's general way."""
     import optax
 
-    plain = optax.sgd(learning_rate, momentum=momentum or None, nesterov=nesterov)
+    def init(params: Any) -> RateState:
+        return RateState({"learning_rate": jnp.asarray(rate, jnp.float32)}, rule.init(params))
+
+    def update(updates: Any, state: RateState, params: Any = None) -> tuple[Any, RateState]:
+        updates, inner = rule.update(updates, state.inner, params)
+        minus = -state.hyperparams["learning_rate"]
+        updates = jax.tree_util.tree_map(lambda u: minus.astype(u.dtype) * u, updates)
+        return updates, RateState(state.hyperparams, inner)
+
+    return optax.GradientTransformation(init, update)
+
+
+# The rules without their learning rates.
+
+
+def _sgd(momentum: float, nesterov: bool, weight_decay: float) -> Any:
+    import optax
+
+    plain = optax.trace(momentum, nesterov) if momentum else optax.identity()
     return optax.chain(optax.add_decayed_weights(weight_decay), plain) if weight_decay else plain
 
 
-def _adam(learning_rate: Any, b1: float, b2: float, eps: float) -> Any:
+def _adam(b1: float, b2: float, eps: float) -> Any:
     import optax
 
-    return optax.adam(learning_rate, b1=b1, b2=b2, eps=eps)
+    return optax.scale_by_adam(b1=b1, b2=b2, eps=eps)
 
 
-def _adamw(learning_rate: Any, b1: float, b2: float, eps: float, weight_decay: float) -> Any:
+def _adamw(b1: float, b2: float, eps: float, weight_decay: float) -> Any:
     import optax
 
-    return optax.adamw(learning_rate, b1=b1, b2=b2, eps=eps, weight_decay=weight_decay)
+    return optax.chain(optax.scale_by_adam(b1=b1, b2=b2, eps=eps), optax.add_decayed_weights(weight_decay))
 
 
 _RULES: dict[str, Callable[..., Any]] = {"sgd": _sgd, "adam": _adam, "adamw": _adamw}

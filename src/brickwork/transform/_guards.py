@@ -60,6 +60,13 @@ class _Memory:
             return False
         return all(memory.holds(_item(value, key)) for key, memory in self.inside)
 
+    def quick(self) -> tuple[Any, int, _Memory | None]:
+        """What suffices to see that nothing has changed: a weak reference or an identity, and this memory
+        only when there is something inside to be compared.
+        """
+        reference = self.known if isinstance(self.known, weakref.ref) else None
+        return reference, self.identity, self if self.inside or self.length >= 0 else None
+
     def changed(self, value: Any) -> str | None:
         """The name, if it stands for something else now; an equal number or string is the same."""
         if isinstance(self.known, Static):
@@ -84,7 +91,7 @@ def _remember(value: Any) -> Any:
 class Guards:
     """The names that a function reads, with what they stood for."""
 
-    __slots__ = ("guards", "roots", "variables")
+    __slots__ = ("_quick", "guards", "roots", "variables")
 
     def __init__(self, *functions: Any) -> None:
         self.guards: list[tuple[Callable[[Any], Any], Any, _Memory]] = []
@@ -99,11 +106,18 @@ class Guards:
                 break
             names = search.names
         self.guards, self.roots, self.variables = search.guards, search.roots, search.variables
+        self._quick = [(look, key, *memory.quick()) for look, key, memory in self.guards]
 
     def hold(self) -> bool:
-        """Whether every name still stands for the same object."""
-        for look, key, memory in self.guards:  # noqa: SIM110 (a plain loop: this runs at every call)
-            if not memory.holds(look(key)):
+        """Whether every name still stands for the same object. Runs at every call, so it is spelled out."""
+        for look, key, reference, identity, memory in self._quick:
+            value = look(key)
+            if reference is not None:
+                if reference() is not value:
+                    return False
+            elif id(value) != identity:
+                return False
+            if memory is not None and not memory.holds(value):
                 return False
         return True
 

@@ -91,6 +91,21 @@ class _Traced:
             )
         self.write_tree = jax.tree_util.tree_structure(shapes[1])
         self.write_shapes = shapes[1]
+        self.moved = self._moved(values, len(jax.tree_util.tree_leaves(shapes[0])))
+        self.written = [v for v, moved in zip(self.written, self.moved, strict=True) if moved]
+        self.write_shapes = [s for s, moved in zip(shapes[1], self.moved, strict=True) if moved]
+
+    def _moved(self, values: list[Any], n_results: int) -> list[bool]:
+        """For each written variable, whether its value is another one than before; else it is no output."""
+        leaves = iter(self.jaxpr.jaxpr.invars)
+        before = {id(v): [next(leaves) for _ in jax.tree_util.tree_leaves(x)] for v, x in zip(self.inputs, values)}
+        outputs = iter(self.jaxpr.jaxpr.outvars[n_results:])
+        flags = []
+        for variable, count in zip(self.written, self.write_counts, strict=True):
+            after = [next(outputs) for _ in range(count)]
+            old = before.get(id(variable), [])
+            flags.append(len(old) != count or any(a is not b for a, b in zip(after, old, strict=True)))
+        return flags
 
     def _pure(self, fn: Any, signature: Signature, values: list[Any], arrays: list[Any]) -> Any:
         args, kwargs = signature.rebuild(arrays)
@@ -104,7 +119,9 @@ class _Traced:
             self.cleared = [written[i] for i in kept if new[i] is None]
             self.written = [written[i] for i in kept if new[i] is not None]
             frame.values.clear()  # the tracers end here
-            return results, [new[i] for i in kept if new[i] is not None]
+            writes = [new[i] for i in kept if new[i] is not None]
+            self.write_counts = [len(jax.tree_util.tree_leaves(w)) for w in writes]
+            return results, writes
 
     def _split(self, out: Any) -> list[Any]:
         """The arrays in a result; everything else in it is kept aside and returned as it is."""
@@ -207,7 +224,7 @@ class Program:
     def _jit(self, traced: _Traced, placement: list[tuple[str, int]]) -> Any:
         jaxpr, consts = traced.jaxpr.jaxpr, traced.jaxpr.consts
         counts = [len(jax.tree_util.tree_leaves(v.concrete())) for v in traced.inputs]
-        write_tree, out_tree = traced.write_tree, traced.out_tree
+        write_tree, out_tree, moved = traced.write_tree, traced.out_tree, traced.moved
         n_results = sum(s is _ARRAY for s in traced.out_static)
         plain = n_results == len(traced.out_static)
         self.out_tree = None if plain else out_tree
@@ -223,7 +240,8 @@ class Program:
             outputs = evaluate_jaxpr(jaxpr, consts, [*flat, *arrays])
             results, writes = outputs[:n_results], outputs[n_results:]
             out = jax.tree_util.tree_unflatten(out_tree, results) if plain else results
-            return out, jax.tree_util.tree_unflatten(write_tree, writes)
+            new = jax.tree_util.tree_unflatten(write_tree, writes)
+            return out, [value for value, m in zip(new, moved, strict=True) if m]
 
         program.__name__ = program.__qualname__ = self.name
         return jax.jit(program, donate_argnums=(1,))
