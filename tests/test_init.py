@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from brickwork import init
-from brickwork.core._draw import as_initializer, draw_array
+from brickwork._draw import as_initializer, draw_array
 from brickwork.errors import ShapeMismatchError
 
 

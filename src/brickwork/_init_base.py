@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from .core._draw import ElementwiseInitializer, Initializer, Shape, subject
+from ._draw import ElementwiseInitializer, Initializer, Shape, subject
 from .errors import ShapeMismatchError
 
 __all__ = [

@@ -18,6 +18,15 @@ from typing import Any
 
 import numpy as np
 
+from ._draw import (
+    ElementwiseInitializer as ElementwiseInitializer,
+    Initializer as Initializer,
+    Shape,
+    as_initializer as as_initializer,
+    constant as constant,
+    current_parameter as current_name,
+    subject,
+)
 from ._init_base import (
     Scaled,
     calculate_gain as calculate_gain,
@@ -31,15 +40,6 @@ from ._init_base import (
     standard,
     truncated,
     working_dtype,
-)
-from .core._draw import (
-    ElementwiseInitializer as ElementwiseInitializer,
-    Initializer as Initializer,
-    Shape,
-    as_initializer as as_initializer,
-    constant as constant,
-    current_parameter as current_name,
-    subject,
 )
 from .errors import ShapeMismatchError
 

@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .._draw import ElementwiseInitializer, Initializer, as_initializer, draw_array
 from ..errors import DeferredShapeError, ShapeMismatchError, TraceLeakError
 from ._arrays import Shape, as_array, check_dtype, check_shape, show_shape
-from ._draw import ElementwiseInitializer, Initializer, as_initializer, draw_array
 from ._epoch import bump
 from ._frame import expected_stamp, leak, local, outside
 from ._jax import Tracer, base_state, trace_state

@@ -201,7 +201,8 @@ def _with_rate(rule: Any, rate: float) -> Any:
         updates = jax.tree_util.tree_map(lambda u: minus.astype(u.dtype) * u, updates)
         return updates, RateState(state.hyperparams, inner)
 
-    return optax.GradientTransformation(init, update)
+    apply: Any = update  # optax types states as pytrees in general
+    return optax.GradientTransformation(init, apply)
 
 
 # The rules without their learning rates.

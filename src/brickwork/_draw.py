@@ -24,7 +24,7 @@ from typing import Any, NamedTuple, TypeAlias
 import jax
 import numpy as np
 
-from ..errors import ShapeMismatchError
+from .errors import ShapeMismatchError
 
 __all__ = [
     "BLOCK",

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from brickwork import init
+from brickwork._draw import BLOCK, as_initializer, current_parameter, draw_array
 from brickwork.core import _draw
-from brickwork.core._draw import BLOCK, as_initializer, current_parameter, draw_array
 from brickwork.errors import ShapeMismatchError
 
 
