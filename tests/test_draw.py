@@ -13,9 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from brickwork import init
+from brickwork import _draw, init
 from brickwork._draw import BLOCK, as_initializer, current_parameter, draw_array
-from brickwork.core import _draw
 from brickwork.errors import ShapeMismatchError
 
 

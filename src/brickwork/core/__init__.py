@@ -1,7 +1,7 @@
 """The mechanism: variables, modules, frames, deferred shapes, random streams.
 
-Nothing here imports the rest of the package, except the exceptions and how initial values are drawn. See ``README.md`` beside this
-file for the design and its invariants.
+Nothing here imports the rest of the package, except the exceptions and how initial values are drawn.
+See ``README.md`` beside this file for the design and its invariants.
 """
 
 from .._draw import Initializer as Initializer
