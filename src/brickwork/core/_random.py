@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ._frame import UPDATE_LOCK, outside
+from ._frame import UPDATE_LOCK, current_frame, outside
 from ._jax import setting
 from ._parameter import Buffer
 from ._seed import current_seed, set_seed
@@ -91,5 +91,8 @@ def next_key() -> jax.Array:
     """
     stream = random_stream()
     with UPDATE_LOCK:
-        key, stream.value = _advance(stream.value)
+        state = stream.value
+        if current_frame() is None and getattr(state, "committed", False):
+            state = jnp.asarray(np.asarray(state))  # a compiled function left it on its device; keys go anywhere
+        key, stream.value = _advance(state)
     return key

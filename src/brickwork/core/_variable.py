@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import weakref
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from .._draw import ElementwiseInitializer, Initializer, as_initializer, draw_ar
 from ..errors import DeferredShapeError, ShapeMismatchError, TraceLeakError
 from ._arrays import Shape, as_array, check_dtype, check_shape, show_shape
 from ._epoch import bump
-from ._frame import expected_stamp, leak, local, outside
+from ._frame import UPDATE_LOCK, expected_stamp, leak, local, outside
 from ._jax import Tracer, base_state, trace_state
 from ._manners import ArrayMethods
 from ._seed import next_number
@@ -120,13 +121,16 @@ class Variable(ArrayMethods):
         context = local.context
         if context.frame is not None:
             return context.frame.read(self)
-        value = self._value
-        if value is None or self._trace is not None:
-            value = self.concrete()
-        # A layer of the library computes with what it reads and hands out none of it.
-        if not context.calls or not context.calls[-1].keeps_nothing:
-            self._lent = True
-        LENDS[0] = object()
+        with UPDATE_LOCK:
+            value = self._value
+            if value is None or self._trace is not None:
+                value = self.concrete()
+            # A layer of the library computes with what it reads and hands out none of it; but what another
+            # thread reads may be in use while a compiled step of this one overwrites it.
+            calls = context.calls
+            if not calls or not calls[-1].keeps_nothing or UPDATER[0] != threading.get_ident():
+                self._lent = True
+            LENDS[0] = object()
         return value
 
     @value.setter
@@ -288,7 +292,7 @@ class Variable(ArrayMethods):
         if self._value is None:
             return self._shape
         if local.context.frame is None:
-            return self._value.shape
+            return getattr(self._value, "shape", ())  # jax.tree.map may have put anything here
         return self.value.shape
 
     @shape.setter
@@ -367,7 +371,7 @@ class Variable(ArrayMethods):
         kind, dtype = type(self).__name__, str(self._dtype)
         if self._value is None:
             return f"{kind}(shape={show_shape(self._shape)}, dtype={dtype}, not drawn yet)"
-        value = self._value if local.context.frame is None else self.value
+        value = self.value
         if isinstance(value, Tracer) or jnp.issubdtype(value.dtype, jax.dtypes.extended):
             note = ", traced" if isinstance(value, Tracer) else ""
             return f"{kind}(shape={show_shape(value.shape)}, dtype={dtype}{note})"
@@ -415,6 +419,9 @@ class Variable(ArrayMethods):
         super().__init_subclass__(**kwargs)
         _register(cls)
 
+
+UPDATER: list[int] = [0]
+"""The thread that ran a compiled function with writes last."""
 
 LENDS: list[object] = [object()]
 """Replaced whenever an array is handed out, so that a compiled function knows when to look."""

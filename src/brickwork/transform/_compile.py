@@ -22,7 +22,8 @@ from ..core._jax import trace_config
 from ..errors import DeviceMismatchError
 from ._cache import enable_cache
 from ._guards import Guards
-from ._program import ARRAY_TYPE, Program, Ready, Stale, learn_array_type
+from ._program import ARRAY_TYPE, Program, Stale, learn_array_type
+from ._ready import Ready
 from ._signature import Signature, difference
 
 _WARN_AT = 10

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 import weakref
 from collections.abc import Callable
@@ -15,11 +14,9 @@ import numpy as np
 from ..core import Frame, ModuleBase, Structure, Variable
 from ..core._control import explain_concretization
 from ..core._deferred import is_box
-from ..core._epoch import EPOCH, bump
-from ..core._frame import UPDATE_LOCK, all_or_nothing, leak, outside
-from ..core._jax import Tracer, calls_python, evaluate_jaxpr, used_inputs
+from ..core._frame import all_or_nothing
+from ..core._jax import calls_python, evaluate_jaxpr, used_inputs
 from ..core._parameter import Slot
-from ..core._variable import LENDS
 from ..errors import TraceLeakError
 from ._guards import Guards
 from ._signature import Signature
@@ -138,13 +135,14 @@ class _Traced:
                 leaf = leaf.value
             if hasattr(leaf, "shape") and hasattr(leaf, "dtype"):
                 arrays.append(jnp.asarray(leaf))
-                self.out_static.append(_ARRAY)
+                self.out_static.append(ARRAY)
             else:
                 self.out_static.append(leaf)
         return arrays
 
 
-_ARRAY = object()
+ARRAY = object()
+"""Marks the place of an array in the result of a function."""
 
 ARRAY_TYPE: list[Any] = [None]
 """The concrete type of arrays; filled in once a backend exists, which importing must not start."""
@@ -225,7 +223,7 @@ class Program:
         jaxpr, consts = traced.jaxpr.jaxpr, traced.jaxpr.consts
         counts = [len(jax.tree_util.tree_leaves(v.concrete())) for v in traced.inputs]
         write_tree, out_tree, moved = traced.write_tree, traced.out_tree, traced.moved
-        n_results = sum(s is _ARRAY for s in traced.out_static)
+        n_results = sum(s is ARRAY for s in traced.out_static)
         plain = n_results == len(traced.out_static)
         self.out_tree = None if plain else out_tree
         self.out_static = traced.out_static
@@ -363,119 +361,3 @@ def _same_avals(variable: Variable, shapes: Any) -> bool:
     leaves, tree = jax.tree_util.tree_flatten(variable.concrete())
     new, new_tree = jax.tree_util.tree_flatten(shapes)
     return tree == new_tree and all(a.shape == b.shape and a.dtype == b.dtype for a, b in zip(leaves, new, strict=True))
-
-
-class _Probe:
-    __slots__ = ("_value",)
-
-    def __init__(self) -> None:
-        self._value = object()
-
-
-def _holders(box: Any) -> int:
-    value = box._value
-    return sys.getrefcount(value)
-
-
-_ALONE = _holders(_Probe())
-"""The reference count of an array that only its variable holds, as :func:`_holders` sees it."""
-
-
-class Ready:
-    """A program together with the variables of one set of arguments: all that a call needs."""
-
-    __slots__ = ("cleared", "epoch", "jitted", "lends", "overwritten", "program", "read_only", "watch", "written")
-
-    def __init__(self, program: Program, boxes: Structure, dispose: Callable[[Any], None]) -> None:
-        self.program = program
-        self.jitted = program.jitted
-
-        def resolve(sources: list[Any]) -> list[Any]:
-            return [boxes.variables[s] if isinstance(s, int) else s for s in sources]
-
-        self.read_only = resolve(program.read_only)
-        self.overwritten = resolve(program.overwritten)
-        self.written = resolve(program.written)
-        self.cleared = resolve(program.cleared)
-        modules = [m for m in (r() for r in program.modules) if m is not None]
-        self.watch = [weakref.ref(m, dispose) for m in (*modules, *boxes.modules)]
-        for module in boxes.modules:
-            module._bw.watched = True
-        self.lends: object = None
-        self.epoch: object = EPOCH[0]
-
-    def run(self, arrays: list[Any]) -> Any:
-        """Call the program and write its results back."""
-        if not self.written and not self.cleared:
-            out = self._read(arrays)
-        else:
-            with UPDATE_LOCK:
-                out = self._update(arrays)
-        return out if self.program.out_tree is None else self.rebuild(out)
-
-    def _update(self, arrays: list[Any]) -> Any:
-        if LENDS[0] is not self.lends:
-            self.protect()
-        out, writes = self.jitted([v._value for v in self.read_only], [v._value for v in self.overwritten], arrays)
-        if writes and type(writes[0]) is not ARRAY_TYPE[0]:
-            self.check(writes)
-        program = self.program
-        if program.cautious:
-            jax.block_until_ready((out, writes))  # an error in a callback shows now, before anything changes
-        for variable, value in zip(self.written, writes, strict=True):
-            variable._value = value
-        for variable in self.cleared:
-            variable._value = None
-        if program.reshapes:
-            self._note_reshaping()
-        return out
-
-    def _note_reshaping(self) -> None:
-        for variable in self.written:
-            if not isinstance(variable, Slot):
-                variable._shape, variable._dtype = variable._value.shape, variable._value.dtype
-        bump()
-
-    def _read(self, arrays: list[Any]) -> Any:
-        for _ in range(_ROUNDS):
-            values = [v._value for v in self.read_only]
-            try:
-                return self.jitted(values, [], arrays)[0]
-            except (RuntimeError, ValueError):
-                # Another thread may have overwritten one of them between the two lines above.
-                leaves = jax.tree_util.tree_leaves(values)
-                if not any(x.is_deleted() for x in leaves if isinstance(x, jax.Array)):
-                    raise
-        with UPDATE_LOCK:
-            return self.jitted([v._value for v in self.read_only], [], arrays)[0]
-
-    def check(self, writes: list[Any]) -> None:
-        """Refuse to store tracers: the function was called inside a raw JAX transform."""
-        for variable, value in zip(self.written, writes, strict=True):
-            if any(isinstance(x, Tracer) for x in jax.tree_util.tree_leaves(value)):
-                raise leak(variable, "a compiled function that a raw JAX transform called")
-
-    def protect(self) -> None:
-        """Copy the arrays about to be overwritten that someone else may hold, so that theirs survive."""
-        token = LENDS[0]
-        for variable in self.overwritten:
-            if variable._lent or _holders(variable) > _ALONE:
-                with outside():
-                    variable._value = jax.tree_util.tree_map(_copy, variable._value)
-                variable._lent = False
-        self.lends = token
-
-    def rebuild(self, arrays: list[Any]) -> Any:
-        """A result that has more than arrays in it."""
-        given = iter(arrays)
-        leaves = [next(given) if s is _ARRAY else s for s in self.program.out_static]
-        return jax.tree_util.tree_unflatten(self.program.out_tree, leaves)
-
-    def compile(self, arrays: list[Any]) -> None:
-        """Compile the program for the present values."""
-        self.program.compile([v._value for v in self.read_only], [v._value for v in self.overwritten], arrays)
-
-
-def _copy(array: jax.Array) -> jax.Array:
-    # Unlike jnp.copy this compiles nothing, and without a device it keeps the array's placement.
-    return jax.device_put(array, may_alias=False)

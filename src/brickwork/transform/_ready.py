@@ -1,0 +1,181 @@
+"""A program bound to the variables of one set of arguments: gathering, running, writing back."""
+
+from __future__ import annotations
+
+import itertools
+import sys
+import threading
+import weakref
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from ..core import Parameter, Structure, Variable, random_stream
+from ..core._epoch import EPOCH, bump
+from ..core._frame import UPDATE_LOCK, leak, outside
+from ..core._jax import Tracer
+from ..core._parameter import Slot
+from ..core._variable import LENDS, UPDATER
+from ._program import ARRAY, ARRAY_TYPE, Program
+
+_ATTEMPTS = 20
+_set_value = Variable.__dict__["_value"].__set__
+
+
+class _Probe:
+    __slots__ = ("_value",)
+
+    def __init__(self) -> None:
+        self._value = object()
+
+
+def _holders(box: Any) -> int:
+    value = box._value
+    return sys.getrefcount(value)
+
+
+_ALONE = _holders(_Probe())
+"""The reference count of an array that only its variable holds, as :func:`_holders` sees it."""
+
+
+class Ready:
+    """A program together with the variables of one set of arguments: all that a call needs."""
+
+    __slots__ = (
+        "cleared",
+        "draws",
+        "epoch",
+        "jitted",
+        "lends",
+        "overwritten",
+        "program",
+        "read_only",
+        "watch",
+        "written",
+    )
+
+    def __init__(self, program: Program, boxes: Structure, dispose: Callable[[Any], None]) -> None:
+        self.program = program
+        self.jitted = program.jitted
+
+        def resolve(sources: list[Any]) -> list[Any]:
+            return [boxes.variables[s] if isinstance(s, int) else s for s in sources]
+
+        self.read_only = resolve(program.read_only)
+        self.overwritten = resolve(program.overwritten)
+        self.written = resolve(program.written)
+        self.cleared = resolve(program.cleared)
+        modules = [m for m in (r() for r in program.modules) if m is not None]
+        self.watch = [weakref.ref(m, dispose) for m in (*modules, *boxes.modules)]
+        for module in boxes.modules:
+            module._bw.watched = True
+        stream = random_stream()
+        self.draws = any(v is stream for v in (*self.read_only, *self.overwritten))
+        self.lends: object = None
+        self.epoch: object = EPOCH[0]
+
+    def run(self, arrays: list[Any]) -> Any:
+        """Call the program and write its results back."""
+        if not self.written and not self.cleared:
+            out = self._read(arrays)
+        elif self.program.cautious:  # its callbacks may want the lock, and nothing is overwritten
+            out = self._update(arrays)
+        else:
+            with UPDATE_LOCK:
+                UPDATER[0] = threading.get_ident()
+                out = self._update(arrays)
+        return out if self.program.out_tree is None else self.rebuild(out)
+
+    def _update(self, arrays: list[Any]) -> Any:
+        if LENDS[0] is not self.lends:
+            self.protect()
+        if self.draws:
+            self._bring_stream()
+        done: list[Any] = []
+        try:
+            # The call and keeping its result are one step of C, so that an interrupt (Ctrl-C) can't fall between
+            # them, when the old arrays are gone already. What it did is stored in any case.
+            inputs = [v._value for v in self.read_only], [v._value for v in self.overwritten], arrays
+            done.extend(itertools.starmap(self.jitted, (inputs,)))
+        finally:
+            if done:
+                self._store(*done[0])
+        return done[0][0]
+
+    def _store(self, out: Any, writes: list[Any]) -> None:
+        if writes and type(writes[0]) is not ARRAY_TYPE[0]:
+            self.check(writes)
+        program = self.program
+        if program.cautious:
+            jax.block_until_ready((out, writes))  # an error in a callback shows now, before anything changes
+        deque(map(_set_value, self.written, writes), maxlen=0)  # a loop that can't be interrupted
+        for variable in self.cleared:
+            variable._value = None
+        if program.reshapes:
+            for variable in self.written:
+                if not isinstance(variable, Slot):
+                    variable._shape, variable._dtype = variable._value.shape, variable._value.dtype
+            bump()
+
+    def _read(self, arrays: list[Any]) -> Any:
+        for _ in range(_ATTEMPTS):
+            values = [v._value for v in self.read_only]
+            try:
+                return self.jitted(values, [], arrays)[0]
+            except (RuntimeError, ValueError):
+                # Another thread may have overwritten one of them between the two lines above.
+                leaves = jax.tree_util.tree_leaves(values)
+                if not any(x.is_deleted() for x in leaves if isinstance(x, jax.Array)):
+                    raise
+        with UPDATE_LOCK:
+            return self.jitted([v._value for v in self.read_only], [], arrays)[0]
+
+    def _bring_stream(self) -> None:
+        """Take the random stream to where the parameters are: the last to use it may have been elsewhere."""
+        stream = random_stream()
+        if not stream._value.committed:
+            return
+        for variable in (*self.overwritten, *self.read_only):
+            if isinstance(variable, Parameter):
+                target = variable._value.sharding
+                if target.device_set != stream._value.sharding.device_set:
+                    place = (
+                        jax.sharding.NamedSharding(target.mesh, jax.sharding.PartitionSpec())
+                        if isinstance(target, jax.sharding.NamedSharding)
+                        else target
+                    )
+                    stream._value = jax.device_put(stream._value, place)
+                return
+
+    def check(self, writes: list[Any]) -> None:
+        """Refuse to store tracers: the function was called inside a raw JAX transform."""
+        for variable, value in zip(self.written, writes, strict=True):
+            if any(isinstance(x, Tracer) for x in jax.tree_util.tree_leaves(value)):
+                raise leak(variable, "a compiled function that a raw JAX transform called")
+
+    def protect(self) -> None:
+        """Copy the arrays about to be overwritten that someone else may hold, so that theirs survive."""
+        token = LENDS[0]
+        for variable in self.overwritten:
+            if variable._lent or _holders(variable) > _ALONE:
+                with outside():
+                    variable._value = jax.tree_util.tree_map(_copy, variable._value)
+                variable._lent = False
+        self.lends = token
+
+    def rebuild(self, arrays: list[Any]) -> Any:
+        """A result that has more than arrays in it."""
+        given = iter(arrays)
+        leaves = [next(given) if s is ARRAY else s for s in self.program.out_static]
+        return jax.tree_util.tree_unflatten(self.program.out_tree, leaves)
+
+    def compile(self, arrays: list[Any]) -> None:
+        """Compile the program for the present values."""
+        self.program.compile([v._value for v in self.read_only], [v._value for v in self.overwritten], arrays)
+
+
+def _copy(array: jax.Array) -> jax.Array:
+    # Unlike jnp.copy this compiles nothing, and without a device it keeps the array's placement.
+    return jax.device_put(array, may_alias=False)
