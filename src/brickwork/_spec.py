@@ -27,6 +27,8 @@ def spec(*shape: int, dtype: Any = jnp.float32) -> jax.ShapeDtypeStruct:
     """
     sizes: Any = shape[0] if len(shape) == 1 and isinstance(shape[0], (tuple, list)) else shape
     for size in sizes:
+        if size is None:
+            raise TypeError("spec: sizes must be integers, got None; for a batch of any size give any size, such as 1")
         if isinstance(size, bool) or not isinstance(size, (int, np.integer)):
             raise TypeError(f"spec: sizes must be integers, got {size!r}; the dtype goes by name: dtype=...")
         if size < 0:

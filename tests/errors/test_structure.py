@@ -358,7 +358,8 @@ def test_to():
         refuse(
             lambda: net.to("cuda"),
             TypeError,
-            "to: expected a jax.Device, a sharding or a dtype, got 'cuda' (str)",
+            "to: expected a jax.Device, a sharding or a dtype, got 'cuda' (str); a device is bw.cpu(), bw.gpu(0) or "
+            "one of jax.devices()",
         )
         refuse(
             lambda: net.to(jnp.int32),

@@ -168,16 +168,71 @@ def test_freezing_keeps_the_others_state():
     net.freeze(r"a\..*")
     weight = np.array(net.a.weight)
     state = {k: np.array(v) for k, v in opt.state_dict().items()}
-    assert state and all("a." not in k for k in state)
+    assert state.keys() == before.keys()  # what is frozen keeps its momentum for later, as in PyTorch
     for k, v in state.items():
         np.testing.assert_array_equal(v, before[k])
     train(net, opt, 1)
     np.testing.assert_array_equal(net.a.weight, weight)
+    frozen = [k for k in before if ".a." in k]
+    assert frozen
+    for k in frozen:
+        np.testing.assert_array_equal(opt.state_dict()[k], before[k])
     net.unfreeze()
     train(net, opt, 1)
     net.freeze()
     with pytest.raises(ValueError, match="frozen"):
         opt.step({})
+
+
+def test_freezing_in_turns_compiles_twice():
+    net = Net()
+    opt = optim.adam(net, 0.1)
+
+    @bw.compile
+    def step(v):
+        value, grads = bw.value_and_grad(lambda v: (net(v) ** 2).mean(), net)(v)
+        opt.step(grads)
+        return value
+
+    for _ in range(3):
+        net.unfreeze()
+        step(X)
+        net.freeze(r"a\..*")
+        step(X)
+    assert step.stats().compilations == 2
+
+
+def test_a_state_saved_while_frozen_fits_later():
+    net = Net()
+    opt = optim.adam(net, 0.1)
+    train(net, opt, 2)
+    net.freeze(r"a\..*")
+    train(net, opt, 1)
+    state = opt.state_dict()
+    twin = net.clone().unfreeze()
+    other = optim.adam(twin, 0.1)
+    other.load_state_dict(state)
+    np.testing.assert_array_equal(other.state_dict()["inner.mu.a.weight"], state["inner.mu.a.weight"])
+
+
+def test_what_the_learning_rate_may_be():
+    opt = optim.sgd(Net(), 0.1)
+    for bad in (-1.0, float("nan"), np.ones(3), float("inf")):
+        with pytest.raises(ValueError, match="finite number that is not negative"):
+            opt.learning_rate = bad
+    opt.lr = 0.5
+    assert float(opt.learning_rate) == 0.5
+
+
+def test_a_schedule_stays_precise_in_half_precision():
+    net = Net().to(jnp.bfloat16)
+    opt = optim.sgd(net, optax.cosine_decay_schedule(1e-3, 10_000))
+    grads = {k: jnp.ones_like(p.value) for k, p in net.named_parameters()}
+    rates = set()
+    for _ in range(20):
+        opt.step(grads)
+        rates.add(float(opt.learning_rate))
+    assert len(rates) > 10
 
 
 def test_state_round_trip():

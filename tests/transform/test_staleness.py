@@ -526,3 +526,63 @@ def test_a_variable_of_which_only_the_dtype_is_used(net):
     assert f(x()).dtype == jnp.float32
     net.layers[0].weight.value = jnp.ones(3, jnp.bfloat16)
     assert f(x()).dtype == jnp.bfloat16
+
+
+class Shifted(bw.Module):
+    """Reads a constant of its class through a method of its own."""
+
+    amount = 1.0
+
+    def shift(self, v):
+        return v + self.amount
+
+    @property
+    def doubled(self):
+        return self.amount * 2
+
+    def forward(self, v):
+        return self.shift(v) * self.doubled
+
+
+def test_what_a_class_holds(monkeypatch):
+    net = Shifted()
+    f = bw.compile(lambda v: net(v))
+    assert value(f, x()) == 4
+    monkeypatch.setattr(Shifted, "amount", 2.0)
+    assert value(f, x()) == 12
+    monkeypatch.setattr(Shifted, "shift", lambda self, v: v)
+    assert value(f, x()) == 4
+    monkeypatch.setattr(Shifted, "doubled", property(lambda self: 5.0))
+    assert value(f, x()) == 5
+
+
+def test_methods_that_a_compiled_method_calls():
+    class Trainer:
+        weight = 1.0
+
+        def __init__(self):
+            self.net = Scale(2.0)
+            self.extra = 0.0
+
+        def loss(self, v):
+            return self.net(v) * self.weight + self.extra
+
+        @bw.compile
+        def step(self, v):
+            return self.loss(v)
+
+    trainer = Trainer()
+    assert value(trainer.step, x()) == 2
+    trainer.extra = 1.0
+    assert value(trainer.step, x()) == 3
+    Trainer.weight = 2.0
+    assert value(trainer.step, x()) == 5
+    Trainer.loss = lambda self, v: v * 7
+    assert value(trainer.step, x()) == 7
+
+
+def test_deferred_modules_as_arguments_share_a_program():
+    f = bw.compile(lambda m, v: m(v))
+    for _ in range(3):
+        f(bw.nn.Linear(4), x()[None])
+    assert f.stats().compilations == 1

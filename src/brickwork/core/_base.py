@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
+import types
 import weakref
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .._draw import Initializer
 from ..errors import DeviceMismatchError, StructureError
 from ._arrays import check_dtype
 from ._calls import annotate, check_devices
@@ -90,6 +92,8 @@ class ModuleBase(Node):
             object.__setattr__(self, name, value)
             return
         attributes = self.__dict__
+        if isinstance(value, (ModuleBase, Variable, types.GeneratorType, map)):
+            self._refuse_attribute(name, value)
         old = attributes.get(name)
         if old is value and name in attributes:
             return
@@ -106,6 +110,13 @@ class ModuleBase(Node):
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
         del self.__dict__[name]
         self.touched()
+
+    def _refuse_attribute(self, name: str, value: Any) -> None:
+        what = f"{type(self).__name__}.{name}"
+        if isinstance(value, (types.GeneratorType, map)):
+            raise StructureError(f"{what} is a {type(value).__name__}, which can be read only once; make it a list")
+        if callable(getattr(type(self), name, None)):
+            raise StructureError(f"{what} is a method; a {type(value).__name__} under that name would hide it")
 
     def _refuse_overwrite(self, name: str, old: Variable, value: Any) -> None:
         given = f"a {type(value).__name__}"
@@ -221,7 +232,10 @@ class ModuleBase(Node):
             >>> acts["0"].shape
             (2, 4)
         """
-        return Capture([(p, m) for p, m in self.named_modules() if p and re.fullmatch(pattern, p)])
+        found = [(path, module) for path, module in self.named_modules(pattern) if path]
+        if not found:
+            raise no_match("capture", pattern, [path for path, _ in self.named_modules() if path])
+        return Capture(found)
 
     # -- what is inside ------------------------------------------------------------------------
 
@@ -252,7 +266,7 @@ class ModuleBase(Node):
                 yield path, item
 
     def _named(self, kind: type, pattern: str | None) -> Iterator[tuple[str, Any]]:
-        matches = None if pattern is None else re.compile(pattern).fullmatch
+        matches = None if pattern is None else _compiled(pattern).fullmatch
         for path, item in walk(self):
             if isinstance(item, kind) and (matches is None or matches(path)):
                 yield path, item
@@ -315,13 +329,20 @@ class ModuleBase(Node):
 
     def freeze(self, pattern: str | None = None) -> Self:
         """Stop training the parameters whose path matches in full (all without a pattern)."""
-        for parameter in self.parameters(pattern):
+        for parameter in self._matching("freeze", pattern):
             parameter.trainable = False
         return self
 
+    def _matching(self, what: str, pattern: str | None) -> list[Parameter]:
+        """The parameters that a pattern matches; at least one."""
+        found = self.parameters(pattern)
+        if pattern is not None and not found:
+            raise no_match(what, pattern, [path for path, _ in self.named_parameters()])
+        return found
+
     def unfreeze(self, pattern: str | None = None) -> Self:
         """Train the parameters whose path matches in full (all without a pattern)."""
-        for parameter in self.parameters(pattern):
+        for parameter in self._matching("unfreeze", pattern):
             parameter.trainable = True
         return self
 
@@ -340,9 +361,16 @@ class ModuleBase(Node):
         Returns:
             This module.
         """
+        for spec in specs:
+            if isinstance(spec, Initializer):
+                raise TypeError(f"initialize: pass the initializer by name: initialize(init={spec!r})")
+            if isinstance(spec, tuple) and all(isinstance(n, int) for n in spec):
+                raise TypeError(f"initialize: {spec} is a shape; pass bw.spec{spec}")
+        matching = self._matching("initialize", pattern)
         if specs:
             dry_run(self, *specs)
-        for variable in self.parameters(pattern):
+            matching = self._matching("initialize", pattern)  # building may have replaced some
+        for variable in matching:
             chosen = init if pattern is not None or len(variable.shape) >= 2 else None
             if chosen is None and variable.init is None:
                 continue  # given by value: there is nothing to draw from
@@ -358,6 +386,13 @@ class ModuleBase(Node):
         Args:
             target: a ``jax.Device``, a ``jax.sharding.Sharding``, or a floating-point dtype.
         """
+        if isinstance(target, str) and target.split(":")[0] in ("cpu", "gpu", "cuda", "tpu"):
+            raise TypeError(
+                f"to: expected a jax.Device, a sharding or a dtype, got {target!r} (str); a device is bw.cpu(), "
+                "bw.gpu(0) or one of jax.devices()"
+            )
+        if target is None:
+            raise TypeError("to: expected a jax.Device, a sharding or a dtype, got None")
         if isinstance(target, (jax.Device, jax.sharding.Sharding)):
             for variable in self.variables():
                 variable.move(target)
@@ -403,6 +438,9 @@ class ModuleBase(Node):
         """
         self.prepare_state()
         return {path: v.value for path, v in self.named_variables() if v.persistent}
+
+    def settle(self) -> None:
+        """Called before the structure is compared with an earlier one, for modules that follow others."""
 
     def prepare_state(self) -> None:
         """Called before the state is read or replaced, for modules that create some of it late."""
@@ -477,6 +515,25 @@ class ModuleBase(Node):
 
     def __repr__(self) -> str:
         return tree_repr(self)
+
+
+def _compiled(pattern: str) -> re.Pattern[str]:
+    try:
+        return re.compile(pattern)
+    except re.error as error:
+        hint = " (for a wildcard write '.*')" if "*" in pattern else ""
+        raise ValueError(f"{pattern!r} is not a regular expression: {error}{hint}") from None
+
+
+def no_match(what: str, pattern: str, names: list[str]) -> ValueError:
+    """The error for a pattern that was meant to select something but matches nothing."""
+    begins = [n for n in names if re.match(_compiled(pattern).pattern, n)]
+    hint = f"; to match everything below it, write {pattern + '.*'!r}" if begins else ""
+    shown = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
+    return ValueError(
+        f"{what}: {pattern!r} matches none of the paths ({shown or 'there are none'}); a pattern is a regular "
+        f"expression that must match the whole path{hint}"
+    )
 
 
 def _apply(module: ModuleBase, fn: Callable[[Any], Any], seen: set[int]) -> None:

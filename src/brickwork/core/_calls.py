@@ -10,6 +10,7 @@ import numpy as np
 
 from ..errors import DeviceMismatchError
 from ._jax import Tracer
+from ._repr import describe_extra
 from ._variable import Variable
 from ._walk import find_path
 
@@ -43,7 +44,7 @@ def path_of_call(calls: list[Any]) -> str:
 
 def line_of(module: Any) -> str:
     """A module in one line: ``Linear(? → 256)``."""
-    return f"{type(module).__name__}({module.extra_repr()})"
+    return f"{type(module).__name__}({describe_extra(module)})"
 
 
 def annotate(error: Exception, calls: list[Any], args: Any, kwargs: Any) -> Exception | None:

@@ -52,7 +52,7 @@ class _Tracked(Node):
                 holder.touched()
 
     def _take(self, item: Any, key: Any) -> Any:
-        item = tracked(item, f"[{key!r}]")
+        item = tracked(item, f"[{key!r}]", holder=self)
         hold(self, item)
         return item
 
@@ -183,7 +183,21 @@ def is_structure(value: Any) -> bool:
     return False
 
 
-def tracked(value: Any, where: str, *, traced: bool = False) -> Any:
+def _place(holder: Node | None, where: str) -> str:
+    """Where something would be kept, in words: ``Net.cache['key']``."""
+    while holder is not None and isinstance(holder, _Tracked) and holder._bw_holders:
+        outer = holder._bw_holders[0]()
+        name = None if outer is None else outer.name_of(holder)
+        if outer is None or name is None:
+            break
+        if isinstance(outer, _Tracked):
+            holder, where = outer, f"[{name!r}]{where}"
+        else:
+            return f"{type(outer).__name__}.{name}{where}"
+    return where
+
+
+def tracked(value: Any, where: str, *, traced: bool = False, holder: Node | None = None) -> Any:
     """The form in which a value is kept as an attribute or item: lists and dicts become tracked.
 
     ``traced`` allows tracers, for a holder that belongs to the running trace itself.
@@ -209,7 +223,7 @@ def tracked(value: Any, where: str, *, traced: bool = False) -> Any:
         return kind(*items) if hasattr(value, "_fields") else kind(items)
     if isinstance(value, Tracer) and not traced:
         raise TraceLeakError(
-            f"a traced value ({value.aval}) would be kept in {where}, where it outlives the trace. "
+            f"a traced value ({value.aval}) would be kept in {_place(holder, where)}, where it outlives the trace. "
             "Make it a Buffer, `self.x = bw.Buffer(...)` in __init__, and write `self.x.value = ...`."
         )
     if isinstance(value, (list, dict, set, frozenset, deque)) and is_structure(value):

@@ -10,6 +10,7 @@ import jax
 from ._containers import Node
 from ._control import explain_concretization
 from ._frame import AbstractFrame, all_or_nothing
+from ._manners import unbox
 from ._variable import Variable
 
 
@@ -32,10 +33,19 @@ def dry_run(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         filled = [next(given) if a else x for a, x in zip(abstract, leaves, strict=True)]
         inner_args, inner_kwargs = jax.tree_util.tree_unflatten(tree, filled)
         with AbstractFrame():
-            return fn(*inner_args, **inner_kwargs)
+            out = fn(*inner_args, **inner_kwargs)
+        parts, shape = jax.tree_util.tree_flatten(out, is_leaf=is_box)
+        traced = [isinstance(x, Variable) or hasattr(x, "dtype") for x in parts]
+        plain.append((shape, [None if t else x for t, x in zip(traced, parts, strict=True)], traced))
+        return [unbox(x) for t, x in zip(traced, parts, strict=True) if t]
 
+    plain: list[Any] = []  # what isn't an array in the result goes past JAX
     try:
         with all_or_nothing():
-            return jax.eval_shape(run, [x for a, x in zip(abstract, leaves, strict=True) if a])
+            arrays = iter(jax.eval_shape(run, [x for a, x in zip(abstract, leaves, strict=True) if a]))
+        shape, others, traced = plain[-1]
+        return jax.tree_util.tree_unflatten(
+            shape, [next(arrays) if t else x for t, x in zip(traced, others, strict=True)]
+        )
     except jax.errors.ConcretizationTypeError as error:
         raise explain_concretization(error, "shape inference") from error

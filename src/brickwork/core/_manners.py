@@ -32,10 +32,13 @@ class ArrayMethods:
         return np.array(host, dtype, copy=True) if copy else np.asarray(host, dtype)
 
     def __getitem__(self, index: Any) -> jax.Array:
-        return self.value[unbox(index)]
+        value = self.value
+        _check_index(self, value.shape, index)
+        return value[unbox(index)]
 
     def __setitem__(self, index: Any, new: Any) -> None:
         old = self.value
+        _check_index(self, old.shape, index)
         new = unbox(new)
         if not isinstance(new, jax.Array):
             new = jnp.asarray(new, old.dtype)
@@ -77,6 +80,22 @@ class ArrayMethods:
         return getattr(self.value, name)
 
     __hash__ = object.__hash__
+
+
+def _check_index(owner: Any, shape: tuple[int, ...], index: Any) -> None:
+    """NumPy's IndexError for a plain index out of range; JAX would clip it, and drop what is written there."""
+    parts = index if isinstance(index, tuple) else (index,)
+    if Ellipsis in [p for p in parts if p is Ellipsis]:
+        return
+    axes = (p for p in parts if p is not None)
+    for axis, part in enumerate(axes):
+        if isinstance(part, int) and not isinstance(part, bool) and axis < len(shape):
+            if not -shape[axis] <= part < shape[axis]:
+                raise IndexError(
+                    f"{owner.described()}: index {part} is out of range for axis {axis} of size {shape[axis]}"
+                )
+        elif str(getattr(part, "dtype", "")) == "bool":
+            return  # a mask takes several axes
 
 
 _BINARY = ["add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "and", "or", "xor", "lshift", "rshift"]

@@ -71,6 +71,8 @@ class Parameter(Variable):
                 f"{self.described()} has shape {show_shape(known)}, got a value of shape {new.shape}. "
                 "Transpose or reshape the value, or assign a new Parameter to the attribute."
             )
+        if self._trainable and not jnp.issubdtype(new.dtype, jnp.inexact):
+            new = new.astype(self.dtype)  # integers can't be trained
         return new
 
     @property

@@ -17,7 +17,11 @@ def _entries(node: Any) -> list[tuple[str, Any]]:
         elif isinstance(value, (list, dict)):
             if is_structure(value):
                 found.append((name, value))
-        elif isinstance(value, Node) or (callable(value) and getattr(node, "shows_callables", False)):
+        elif (
+            (isinstance(value, Variable) and isinstance(node, (list, dict)))
+            or isinstance(value, Node)
+            or (callable(value) and getattr(node, "shows_callables", False))
+        ):
             found.append((name, value))
     return found
 
@@ -31,11 +35,24 @@ def _own_variables(module: Any) -> list[str]:
     return lines
 
 
+def describe_extra(module: Any) -> str:
+    """``module.extra_repr()``, or ``?`` for a module whose variables hold no arrays.
+
+    ``jax.tree.map`` can make such modules, of shapes or dtypes for example, and they must print too.
+    """
+    try:
+        return module.extra_repr()
+    except (AttributeError, IndexError, TypeError):
+        if all(hasattr(v._value, "dtype") or v._value is None for v in module.variables()):
+            raise
+        return "?"
+
+
 def tree_repr(module: Any, seen: set[int] | None = None) -> str:
     """A module and what it holds, one line each, indented; a shared one is printed once in full."""
     seen = set() if seen is None else seen
     is_module = not isinstance(module, (list, dict))
-    extra = module.extra_repr() if is_module else ""
+    extra = describe_extra(module) if is_module else ""
     kind = type(module).__name__ if is_module else {True: "list", False: "dict"}[isinstance(module, list)]
     if is_module:
         if id(module) in seen:

@@ -152,7 +152,7 @@ class _Encoder:
             return ("seen variable", number)
         self.numbers[id(variable)] = len(self.out.variables)
         self.out.variables.append(variable)
-        return (type(variable), variable._trainable, variable.persistent)
+        return (type(variable), ("trainable", variable._trainable), ("persistent", variable.persistent))
 
 
 def rebuild(encoding: Encoding, values: Iterable[Any]) -> Any:
@@ -199,7 +199,7 @@ class _Decoder:
         return module
 
     def variable(self, code: Any) -> Any:
-        kind, trainable, persistent = code
+        kind, (_, trainable), (_, persistent) = code
         new = object.__new__(kind)
         self.variables.append(new)
         revive(new, next(self.values), trainable)

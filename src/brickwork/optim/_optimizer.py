@@ -13,7 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..core import Buffer, ModuleBase, Parameter, TrackedList
+from ..core._base import no_match
 from ..core._frame import current_frame, note_module, outside
+from ..core._jax import Tracer
+from ..errors import DeviceMismatchError
 from ..module import Module
 
 if TYPE_CHECKING:
@@ -126,23 +129,28 @@ class Optimizer(Module):
         _check_transformation(transformation, "transformation")
         for pattern, other in (groups or {}).items():
             _check_transformation(other, f"groups[{pattern!r}]")
-            re.compile(pattern)
+            if not self.net.parameters(pattern):
+                raise no_match("groups", pattern, [path for path, _ in self.net.named_parameters()])
         self._transformation = transformation
         self._groups = tuple((groups or {}).items())
         self._buffers: TrackedList = TrackedList()
         self._buffer_names: tuple[str, ...] = ()
         self._owners: tuple[str | None, ...] = ()  # the parameter that a buffer belongs to
+        self._idle: TrackedList = TrackedList()  # the buffers of parameters that are frozen at present
+        self._idle_names: tuple[str, ...] = ()
+        self._idle_owners: tuple[str | None, ...] = ()
         self._tree: Any = None
         self._wanted_rate: float | None = None  # set before there was a state to keep it in
         self._covers: tuple[tuple[str, tuple[int, ...]], ...] = ()
 
     def edges(self) -> Iterator[tuple[str, Any]]:
-        """The buffers of the state, under names such as ``0.mu.hidden.weight``."""
+        """The buffers of the state, under names such as ``inner.mu.hidden.weight``; also of what is frozen."""
         yield from zip(self._buffer_names, self._buffers, strict=True)
+        yield from zip(self._idle_names, self._idle, strict=True)
 
     def name_of(self, item: Any) -> str | None:
-        """The name of a buffer; the list of buffers itself adds nothing to names."""
-        return "" if item is self._buffers else super().name_of(item)
+        """The name of a buffer; the lists of buffers themselves add nothing to names."""
+        return "" if item is self._buffers or item is self._idle else super().name_of(item)
 
     @property
     def net(self) -> Any:
@@ -151,6 +159,7 @@ class Optimizer(Module):
 
     def targets(self) -> dict[str, Parameter]:
         """The parameters that a step updates, by path: the trainable ones, a tied one once."""
+        note_module(self)
         note_module(self.net)
         return {path: p for path, p in self.net.named_parameters() if p.trainable}
 
@@ -179,7 +188,15 @@ class Optimizer(Module):
         state = jax.tree_util.tree_unflatten(self._tree, [b.value for b in self._buffers])
         # Within a trace the plain function: what it passes on unchanged is then seen to be the same.
         update = _update if current_frame() is None else _plain_update
-        new_values, new_state = update(self._rule(tuple(values)), given, state, values)
+        try:
+            new_values, new_state = update(self._rule(tuple(values)), given, state, values)
+        except ValueError as error:
+            if str(error).startswith("Received incompatible devices"):
+                raise DeviceMismatchError(
+                    "step: the optimiser's state, the gradients and the parameters are not all on the same device. "
+                    "Move the optimiser along with the network: opt.to(device)."
+                ) from error
+            raise
         for path, p in parameters.items():
             if path not in skipped:
                 p.value = new_values[path]
@@ -205,7 +222,8 @@ class Optimizer(Module):
         Those of transformations made with ``optax.inject_hyperparams``; for ``sgd``, ``adam`` and
         ``adamw`` it is the learning rate. In a parameter group the name begins with its pattern.
         """
-        self._fit_state(self.targets())
+        if self._tree is None:
+            self._fit_state(self.targets())
         found = {}
         for name, buffer in zip(self._buffer_names, self._buffers, strict=True):
             front, marker, last = name.rpartition("hyperparams.")
@@ -221,13 +239,18 @@ class Optimizer(Module):
         With parameter groups this is that of the parameters in no group; see ``hyperparameters``.
         """
         if self._waiting():
-            return self._wanted_rate if self._wanted_rate is not None else self._given_rate()
+            known = self._wanted_rate if self._wanted_rate is not None else self._given_rate()
+            if known is not None:
+                return known
         return self._learning_rate().value
 
     @learning_rate.setter
     def learning_rate(self, new: Any) -> None:
+        rate = np.asarray(new.value if isinstance(new, Buffer) else new)
+        if not isinstance(new, Tracer) and (rate.shape != () or not 0 <= float(rate) < float("inf")):
+            raise ValueError(f"the learning rate must be a finite number that is not negative, got {new!r:.60}")
         if self._waiting() and self._given_rate() is not None:
-            self._wanted_rate = float(new)
+            self._wanted_rate = float(rate)
             return
         buffer = self._learning_rate()
         if any("hyperparams_states." in name for name in self._buffer_names):
@@ -236,6 +259,8 @@ class Optimizer(Module):
                 "with a number to set it by hand"
             )
         buffer.value = jnp.asarray(new, buffer.dtype)
+
+    lr = learning_rate
 
     def _waiting(self) -> bool:
         """Whether the state can't exist yet, because a shape is not known."""
@@ -266,26 +291,42 @@ class Optimizer(Module):
         if covers == self._covers and self._tree is not None:
             return
         if not parameters:
-            raise ValueError("the optimiser has nothing to train: every parameter of the network is frozen")
+            why = (
+                "every parameter of the network is frozen" if self.net.parameters() else "the network has no parameters"
+            )
+            raise ValueError(f"the optimiser has nothing to train: {why}")
         with outside():
             values = {path: p.value for path, p in parameters.items()}
             state = _init(self._rule(tuple(values)), values)
         leaves, tree = jax.tree_util.tree_flatten_with_path(state)
         names = tuple(_leaf_name(path) for path, _ in leaves)
-        old = dict(zip(self._buffer_names, self._buffers, strict=True))
+        old_names, old_owners = (*self._buffer_names, *self._idle_names), (*self._owners, *self._idle_owners)
+        old = dict(zip(old_names, (*self._buffers, *self._idle), strict=True))
         buffers = []
         for name, (_, leaf) in zip(names, leaves, strict=True):
             kept = old.get(name)
             keep = kept is not None and kept.shape == leaf.shape and kept.dtype == leaf.dtype
             with outside():
                 buffers.append(kept if keep else Buffer(leaf))
-        self._buffer_names = ()
-        self._buffers[:] = buffers
+        present = {path: p.shape for path, p in self.net.named_parameters()}
+        idle = [
+            (name, owner, old[name])
+            for name, owner in sorted(zip(old_names, old_owners, strict=True), key=lambda pair: pair[0])
+            if name not in names and owner in present and old[name].shape == present[owner]
+        ]
+        self._buffer_names = self._idle_names = ()
+        self._buffers[:], self._idle[:] = buffers, [buffer for _, _, buffer in idle]
         self._owners = tuple(_owner(path, parameters) for path, _ in leaves)
+        self._idle_names, self._idle_owners = tuple(n for n, _, _ in idle), tuple(o for _, o, _ in idle)
         self._buffer_names, self._tree, self._covers = names, tree, covers
         if self._wanted_rate is not None:
             rate, self._wanted_rate = self._wanted_rate, None
             self.learning_rate = rate
+
+    def settle(self) -> None:
+        """Fit the state to the parameters that are trained now, so that freezing in turns finds earlier programs."""
+        if self._tree is not None and any(p.trainable for p in self.net.parameters()):
+            self._fit_state(self.targets())
 
     def prepare_state(self) -> None:
         """Create the state if need be."""

@@ -164,7 +164,7 @@ class Recipe:
         def scheduled(learning_rate: Any) -> Any:
             return optax.chain(rule, optax.scale_by_learning_rate(learning_rate))
 
-        return optax.inject_hyperparams(scheduled)(learning_rate=rate)
+        return optax.inject_hyperparams(scheduled, hyperparam_dtype=jnp.float32)(learning_rate=rate)
 
     def init(self, params: Any) -> Any:
         """The initial state, as optax names it."""

@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ..core import Frame, ModuleBase, Parameter, dry_run
 from ..core._frame import current_frame, note_module
@@ -29,6 +30,8 @@ def value_and_grad(fn: Callable[..., Any], wrt: Any = None, has_aux: bool = Fals
         ``((value, aux), gradients)`` with ``has_aux``. Gradients are a dict from path to array, a tied
         parameter once with its contributions added. With several modules among the arguments, paths
         begin with the name of the argument; for parameters they are their ``any_name``.
+
+    While a shape is not known yet, ``fn`` is first run once more, abstractly, to infer the shapes.
 
     Raises:
         TypeError: there is nothing to differentiate with respect to.
@@ -134,6 +137,15 @@ def _differentiate(
 
 
 def _scalar(out: Any) -> jax.Array:
+    if out is None:
+        raise TypeError("fn must return a scalar to be differentiated, got None; is a `return` missing?")
+    if isinstance(out, tuple):
+        raise TypeError(
+            f"fn must return a scalar to be differentiated, got a tuple of {len(out)}; for (loss, anything else) "
+            "pass has_aux=True"
+        )
+    if isinstance(out, (dict, list, str)) or not hasattr(jnp.asarray(out) if np.isscalar(out) else out, "dtype"):
+        raise TypeError(f"fn must return a scalar to be differentiated, got a {type(out).__name__}")
     array = jnp.asarray(out)
     if array.ndim:
         raise ValueError(

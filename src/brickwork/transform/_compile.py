@@ -15,11 +15,11 @@ from typing import Any, overload
 import jax
 import numpy as np
 
-from ..core import ModuleBase, Parameter, Structure, Variable
+from ..core import ModuleBase, Parameter, Structure, Variable, dry_run
 from ..core._epoch import EPOCH
 from ..core._frame import local
 from ..core._jax import trace_config
-from ..errors import DeviceMismatchError
+from ..errors import ControlFlowError, DeviceMismatchError
 from ._cache import enable_cache
 from ._guards import Guards
 from ._program import ARRAY_TYPE, Program, Stale, learn_array_type
@@ -27,6 +27,10 @@ from ._ready import Ready
 from ._signature import Signature, difference
 
 _WARN_AT = 10
+_ADVICE = (
+    "Keep it fixed: pad or drop a last, smaller batch; pass numbers that change as arrays (jnp.asarray) or keep "
+    "them in a Buffer."
+)
 _MOST = 1024  # sets of arguments remembered for one function
 
 
@@ -193,7 +197,7 @@ class Compiled:
     def _prepare(self, key: Any, signature: Signature) -> Ready:
         """Find the program that fits the present state of everything, or trace and compile one."""
         learn_array_type()
-        boxes = Structure(signature.boxes)
+        boxes = self._structure(signature)
         ready = self._ready.get(key)
         epoch = EPOCH[0]
         # The configuration and the arguments' structure are part of the key; the rest is assumptions.
@@ -224,6 +228,21 @@ class Compiled:
         ready.epoch = epoch
         return ready
 
+    def _structure(self, signature: Signature) -> Structure:
+        """The structure of the modules among the arguments, with their shapes inferred, so that programs are found."""
+        for box in signature.boxes:
+            if isinstance(box, ModuleBase):
+                box.settle()
+        boxes = Structure(signature.boxes)
+        if self._programs and any(not v.is_drawn and not v.is_drawable for v in boxes.variables):
+            args, kwargs = signature.rebuild(signature.arrays)
+            try:
+                dry_run(self._fn, *args, **kwargs)
+            except ControlFlowError:
+                return boxes  # the compilation to come will explain
+            boxes = Structure(signature.boxes)
+        return boxes
+
     def _guards(self, signature: Signature, *used: ModuleBase) -> Guards:
         """What the function captures, and what the functions and modules do that it is called with or uses."""
         return Guards(self._fn, *signature.callables(), *signature.boxes, *used)
@@ -238,7 +257,7 @@ class Compiled:
             self._warned = True
             warnings.warn(
                 f"{self.__name__} was compiled {self._compilations} times; last because of "
-                f"{self._cause(old, program)}. Keep it fixed, or pass it as an array.",
+                f"{self._cause(old, program)}. {_ADVICE}",
                 RecompileWarning,
                 stacklevel=_levels_to_user(),
             )

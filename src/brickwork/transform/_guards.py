@@ -16,6 +16,7 @@ from __future__ import annotations
 import dis
 import functools
 import os
+import sys
 import types
 import weakref
 from collections.abc import Callable, Iterable, Iterator
@@ -229,14 +230,26 @@ class _Search:
     def module(self, module: ModuleBase) -> None:
         self.roots.append(module)
         for inner in module.modules():
-            kind: Any = type(inner)
-            if kind not in self.seen_types and not _is_library_type(kind):
-                self.seen_types.add(kind)
-                owner = next(c for c in kind.__mro__ if "forward" in vars(c))
-                self.guard(vars(owner).get, "forward", f"{owner.__name__}.forward", vars(owner)["forward"])
+            self.names |= {"forward"}
+            self.of_class(type(inner))
             for _, value in inner.edges():
                 if callable(value) and not isinstance(value, (ModuleBase, Variable, type)):
                     self.value(value, None)
+
+    def of_class(self, kind: type) -> None:
+        """Guard what the code may find on a class: methods, properties, constants. Once for each class."""
+        if kind in self.seen_types:
+            return
+        self.seen_types.add(kind)
+        for owner in kind.__mro__:
+            if _is_library_class(owner):
+                continue
+            namespace = vars(owner)
+            for name in sorted(self.known_names & namespace.keys()):
+                found = namespace[name]
+                self.guard(namespace.get, name, f"{owner.__name__}.{name}", found)
+                self.value(getattr(found, "fget", None), None)  # of a property
+                self.value(getattr(found, "__func__", None), None)  # of a static or class method
 
     def function(self, fn: types.FunctionType) -> None:
         for name, cell in zip(fn.__code__.co_freevars, fn.__closure__ or (), strict=True):
@@ -274,6 +287,7 @@ class _Search:
         call = vars(type(value)).get("__call__")
         if isinstance(call, types.FunctionType):
             self.value(call, None)
+        self.of_class(type(value))
         self.attributes(type(value).__name__, value, memory)
 
     def attributes(self, label: str, owner: Any, memory: _Memory | None) -> None:
@@ -300,7 +314,10 @@ def _reference(owner: Any) -> Any:
         return lambda: owner
 
 
-def _is_library_type(kind: type) -> bool:
-    forward = getattr(kind, "forward", None)
-    code = getattr(forward, "__code__", None)
-    return code is None or _is_library(code.co_filename)
+@functools.lru_cache(maxsize=4096)
+def _is_library_class(kind: type) -> bool:
+    module = sys.modules.get(kind.__module__)
+    if module is None or kind.__module__ == "builtins":
+        return True
+    path = getattr(module, "__file__", None)
+    return path is not None and _is_library(path)

@@ -56,6 +56,8 @@ def aval_of(variable: Variable) -> Any:
     if isinstance(variable, Slot):
         leaves, tree = jax.tree_util.tree_flatten(variable.concrete())
         return (tree, tuple((x.shape, x.dtype) for x in leaves))
+    if not variable.is_drawn and not variable.is_drawable:
+        return ("deferred", variable.shape)
     value = variable.concrete()
     return (value.shape, value.dtype)
 
@@ -277,6 +279,8 @@ class Program:
         if roots is None or self.guards.changed() is not None:
             return False
         if boxes.variables or not self._untouched():
+            for root in roots:
+                root.settle()
             structure = Structure(roots)
             same = structure.encoding == self.encoding and _identities(structure) == self.identities
             if not same or _overlap(structure, boxes) != self.overlap:
@@ -322,7 +326,11 @@ def _first_difference(old: Any, new: Any, name: str) -> str | None:
     if not (isinstance(old, tuple) and isinstance(new, tuple) and len(old) == len(new)):
         return f"{name} ({old!r:.40} became {new!r:.40})" if name else None
     if len(old) == 2 and isinstance(old[0], str) and old[0] == new[0]:
-        name = f"{name}.{old[0]}" if name else old[0]
+        if old[0] == "list" and len(old[1]) == len(new[1]):
+            i = next(i for i, (a, b) in enumerate(zip(old[1], new[1], strict=True)) if a != b)
+            return _first_difference(old[1][i], new[1][i], f"{name}.{i}" if name else str(i))
+        if old[0] not in ("list", "dict", "tuple", "_layers"):
+            name = f"{name}.{old[0]}" if name else old[0]
         return _first_difference(old[1], new[1], name)
     for a, b in zip(old, new, strict=True):
         if a != b:

@@ -173,6 +173,8 @@ class Ready:
 
     def compile(self, arrays: list[Any]) -> None:
         """Compile the program for the present values."""
+        if self.draws:
+            self._bring_stream()
         self.program.compile([v._value for v in self.read_only], [v._value for v in self.overwritten], arrays)
 
 
