@@ -88,3 +88,14 @@ def test_the_random_stream_goes_where_the_network_is(devices):
         for f, net, value, device in zip(compiled, nets, inputs, devices[1:3], strict=True):
             assert f(value).device == device
             assert net(value).device == device
+
+
+def test_an_input_from_elsewhere_is_refused_at_every_call(devices):
+    net = nn.Linear(2).to(devices[1])
+    f = bw.compile(net)
+    here, there = jnp.ones((4, 3)), bw.to(jnp.ones((4, 3)), devices[1])
+    f(there)
+    for _ in range(2):
+        with pytest.raises(bw.errors.DeviceMismatchError, match="'weight' is on .*1, array argument 0 is on .*0"):
+            f(here)
+    assert f(there).device == devices[1]

@@ -12,14 +12,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, overload
 
-import jax
 import numpy as np
 
-from ..core import ModuleBase, Parameter, Structure, Variable, dry_run
+from ..core import ModuleBase, Structure, Variable, dry_run
 from ..core._epoch import EPOCH
 from ..core._frame import local
 from ..core._jax import trace_config
-from ..errors import ControlFlowError, DeviceMismatchError
+from ..errors import ControlFlowError
 from ._cache import enable_cache
 from ._guards import Guards
 from ._program import ARRAY_TYPE, Program, Stale, learn_array_type
@@ -176,7 +175,7 @@ class Compiled:
             return self._slow_call(key, signature or Signature(tuple(arrays), {}), stale=ready.program)
         except ValueError as error:
             if str(error).startswith("Received incompatible devices"):
-                raise _device_error(self.__name__, ready, arrays) from error
+                raise ready.mismatch(arrays) from error
             raise
 
     def _slow_call(self, key: Any, signature: Signature, stale: Program | None = None) -> Any:
@@ -217,12 +216,12 @@ class Compiled:
                 self._ready.pop(next(iter(self._ready)))
             if not any(isinstance(box, Variable) for box in signature.boxes):  # it would never be freed
                 self._ready[key] = ready
-            _check_devices(self.__name__, ready, signature.arrays)
-            if program.executable is None:
-                enable_cache()
-                ready.compile(signature.arrays)
-                self._compile_seconds += program.compile_seconds
-                self._trace_seconds += program.trace_seconds
+        ready.look_at_devices(signature.arrays)
+        if program.executable is None:
+            enable_cache()
+            ready.compile(signature.arrays)
+            self._compile_seconds += program.compile_seconds
+            self._trace_seconds += program.trace_seconds
         program.guards = self._guards(signature, *(program.roots_alive() or ()))
         program.guards.release()
         ready.epoch = epoch
@@ -423,36 +422,3 @@ def _levels_to_user() -> int:
     while frame.f_back is not None and frame.f_code.co_filename == __file__:
         level, frame = level + 1, frame.f_back
     return level
-
-
-def _check_devices(name: str, ready: Ready, arrays: list[Any]) -> None:
-    """Refuse inputs on other devices than the parameters; JAX might copy them silently at every call."""
-    places: dict[frozenset[Any], str] = {}
-    for variable in (*ready.read_only, *ready.overwritten):
-        if isinstance(variable, Parameter):
-            devices = variable.concrete().sharding.device_set
-            places.setdefault(frozenset(devices), f"{variable.name or 'a parameter'!r}")
-    for i, array in enumerate(arrays):
-        if isinstance(array, jax.Array) and places:
-            places.setdefault(frozenset(array.sharding.device_set), f"array argument {i}")
-    if len(places) > 1:
-        raise _mismatch(name, places)
-
-
-def _device_error(name: str, ready: Ready, arrays: Any) -> DeviceMismatchError:
-    places: dict[frozenset[Any], str] = {}
-    for variable in (*ready.read_only, *ready.overwritten):
-        for value in jax.tree_util.tree_leaves(variable._value):
-            places.setdefault(frozenset(value.sharding.device_set), f"{variable.name or 'a variable'!r}")
-    for i, array in enumerate(arrays):
-        if isinstance(array, jax.Array):
-            places.setdefault(frozenset(array.sharding.device_set), f"array argument {i}")
-    return _mismatch(name, places)
-
-
-def _mismatch(name: str, places: dict[frozenset[Any], str]) -> DeviceMismatchError:
-    where = ", ".join(f"{what} is on {', '.join(map(str, d))}" for d, what in places.items())
-    return DeviceMismatchError(
-        f"{name}: operands are on different devices: {where}. Move the network with net.to(device) or the "
-        "input with bw.to(x, device); copies are never made silently."
-    )

@@ -18,6 +18,7 @@ from ..core._frame import UPDATE_LOCK, leak, outside
 from ..core._jax import Tracer
 from ..core._parameter import Slot
 from ..core._variable import LENDS, UPDATER
+from ..errors import DeviceMismatchError
 from ._program import ARRAY, ARRAY_TYPE, Program
 
 _ATTEMPTS = 20
@@ -49,7 +50,9 @@ class Ready:
         "epoch",
         "jitted",
         "lends",
+        "near",
         "overwritten",
+        "place",
         "program",
         "read_only",
         "watch",
@@ -73,11 +76,17 @@ class Ready:
             module._bw.watched = True
         stream = random_stream()
         self.draws = any(v is stream for v in (*self.read_only, *self.overwritten))
+        self.place: Any = None  # where the parameters are
+        self.near: dict[int, Any] = {}  # shardings of inputs that have been found to be there too
         self.lends: object = None
         self.epoch: object = EPOCH[0]
 
     def run(self, arrays: list[Any]) -> Any:
         """Call the program and write its results back."""
+        if self.place is not None:
+            for array in arrays:  # JAX would copy one from elsewhere silently, at every call
+                if type(array) is ARRAY_TYPE[0] and id(array.sharding) not in self.near:
+                    self._approach(array.sharding, arrays)
         if not self.written and not self.cleared:
             out = self._read(arrays)
         elif self.program.cautious:  # its callbacks may want the lock, and nothing is overwritten
@@ -148,6 +157,38 @@ class Ready:
                     )
                     stream._value = jax.device_put(stream._value, place)
                 return
+
+    def look_at_devices(self, arrays: list[Any]) -> None:
+        """Note where the parameters are, and refuse parameters or inputs on several devices."""
+        held = (v for v in (*self.read_only, *self.overwritten) if isinstance(v, Parameter))
+        places = [v.concrete().sharding for v in held]
+        self.place = places[0] if places else None
+        self.near = {}
+        given = [a.sharding for a in arrays if isinstance(a, jax.Array)]
+        if places and any(s.device_set != self.place.device_set for s in (*places, *given)):
+            raise self.mismatch(arrays)
+
+    def _approach(self, sharding: Any, arrays: list[Any]) -> None:
+        if sharding.device_set != self.place.device_set:
+            raise self.mismatch(arrays)
+        if len(self.near) > 64:
+            self.near.clear()
+        self.near[id(sharding)] = sharding
+
+    def mismatch(self, arrays: list[Any]) -> DeviceMismatchError:
+        """The error for operands on different devices, which says what is where."""
+        where: dict[frozenset[Any], str] = {}
+        for variable in (*self.read_only, *self.overwritten):
+            for value in jax.tree_util.tree_leaves(variable._value):
+                where.setdefault(frozenset(value.sharding.device_set), repr(variable.name or "a variable"))
+        for i, array in enumerate(arrays):
+            if isinstance(array, jax.Array):
+                where.setdefault(frozenset(array.sharding.device_set), f"array argument {i}")
+        parts = ", ".join(f"{what} is on {', '.join(map(str, devices))}" for devices, what in where.items())
+        return DeviceMismatchError(
+            f"{self.program.name}: operands are on different devices: {parts}. Move the network with "
+            "net.to(device) or the input with bw.to(x, device); copies are never made silently."
+        )
 
     def check(self, writes: list[Any]) -> None:
         """Refuse to store tracers: the function was called inside a raw JAX transform."""
