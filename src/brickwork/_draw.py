@@ -231,7 +231,7 @@ def as_initializer(obj: Any) -> Initializer:
         TypeError: anything else; the message says what is accepted.
 
     Example:
-        >>> from brickwork.core._draw import as_initializer
+        >>> from brickwork._draw import as_initializer
         >>> as_initializer(0.5)
         constant(value=0.5)
     """
@@ -304,7 +304,7 @@ def draw_array(
 
     Example:
         >>> from brickwork import init
-        >>> from brickwork.core._draw import draw_array
+        >>> from brickwork._draw import draw_array
         >>> draw_array(init.ones(), seed=0, stream=0, shape=(2, 3), dtype="float32")
         array([[1., 1., 1.],
                [1., 1., 1.]], dtype=float32)

@@ -96,6 +96,6 @@ def test_an_input_from_elsewhere_is_refused_at_every_call(devices):
     here, there = jnp.ones((4, 3)), bw.to(jnp.ones((4, 3)), devices[1])
     f(there)
     for _ in range(2):
-        with pytest.raises(bw.errors.DeviceMismatchError, match="'weight' is on .*1, array argument 0 is on .*0"):
+        with pytest.raises(bw.errors.DeviceMismatchError, match=r"'weight' is on .*1, array argument 0 is on .*0"):
             f(here)
     assert f(there).device == devices[1]
