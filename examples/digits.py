@@ -13,6 +13,7 @@ started = time.perf_counter()
 
 import argparse
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import jax
@@ -75,6 +76,23 @@ def load_digits(source: str) -> tuple[np.ndarray, np.ndarray]:
     return images.astype(np.float32), labels.astype(np.int32)
 
 
+@dataclass
+class Split:
+    """Images and labels to train on, and others to validate with."""
+
+    images: np.ndarray
+    labels: np.ndarray
+    val_images: np.ndarray
+    val_labels: np.ndarray
+
+    @classmethod
+    def of(cls, images: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> "Split":
+        """A random fifth is held out."""
+        order = rng.permutation(len(images))
+        held, kept = order[: len(images) // 5], order[len(images) // 5 :]
+        return cls(images[kept], labels[kept], images[held], labels[held])
+
+
 def shifted(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Each image moved by up to a fourteenth of its size: 2 pixels of 28, none of 8."""
     count, _, side, _ = images.shape
@@ -135,37 +153,10 @@ def draw_mistakes(images: np.ndarray, labels: np.ndarray, guesses: np.ndarray, p
     return len(wrong)
 
 
-def main() -> None:
-    """Load, build, train, validate, draw, save, load again, compare."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--epochs", type=int, default=10)
-    parser.add_argument("--batch-size", type=int, default=64)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=Path("digits-out"), help="folder for the files")
-    parser.add_argument("--data", choices=("mnist", "sklearn"), default="mnist")
-    parser.add_argument("--target", type=float, default=0.97, help="least validation accuracy")
-    args = parser.parse_args()
-    console = Console()
-    times = {"import": imported - started}
-
-    clock = time.perf_counter()
-    rng = np.random.default_rng(args.seed)
-    images, labels = load_digits(args.data)
-    order = rng.permutation(len(images))
-    held_out = len(images) // 5
-    val_images, val_labels = images[order[:held_out]], labels[order[:held_out]]
-    images, labels = images[order[held_out:]], labels[order[held_out:]]
-    times["reading the data"] = time.perf_counter() - clock
-
-    clock = time.perf_counter()
-    bw.seed(args.seed)
-    net = LeNet()
-    net.initialize(bw.spec(args.batch_size, *images.shape[1:]))  # shapes by a dry run, then values
-    steps = len(images) // args.batch_size
-    schedule = optax.cosine_onecycle_schedule(args.epochs * steps, peak_value=4e-3)
-    opt = optim.adamw(net, schedule, weight_decay=1e-2)
-    times["building"] = time.perf_counter() - clock
-    console.print(net)
+def train(
+    net: LeNet, opt: optim.Optimizer, data: "Split", epochs: int, size: int, rng: np.random.Generator, console: Console
+) -> tuple[list[dict[str, float]], bw.Compiled, float]:
+    """Train, and validate after each epoch: the history, the compiled step, and seconds to the end of the first."""
 
     def objective(x: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array]:
         logits = net(x)
@@ -177,67 +168,105 @@ def main() -> None:
         opt.step(grads)
         return loss, accuracy
 
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     history: list[dict[str, float]] = []
-    clock = time.perf_counter()
+    first, clock = 0.0, time.perf_counter()
     with Progress(*columns, console=console) as progress:
-        task = progress.add_task("training", total=args.epochs * steps)
-        for epoch in range(1, args.epochs + 1):
+        task = progress.add_task("training", total=epochs * (len(data.images) // size))
+        for epoch in range(1, epochs + 1):
             net.train()
             results = []
-            for x, y in batches(images, labels, args.batch_size, rng):
+            for x, y in batches(data.images, data.labels, size, rng):
                 results.append(train_step(x, y))  # stays on the device until the epoch is over
-                if "first step" not in times:
+                if not first:
                     jax.block_until_ready(results)
-                    times["first step"] = time.perf_counter() - clock
+                    first = time.perf_counter() - clock
                 progress.advance(task)
-            net.eval()
-            logits = predict(net, val_images)
-            row = {
-                "training loss": float(np.mean([loss for loss, _ in results])),
-                "training accuracy": float(np.mean([accuracy for _, accuracy in results])),
-                "validation loss": float(losses.cross_entropy(logits, val_labels)),
-                "validation accuracy": float(np.mean(logits.argmax(-1) == val_labels)),
-            }
+            row = validate(net.eval(), data, results)
             history.append(row)
             progress.console.print(
-                f"epoch {epoch:2d}: loss {row['training loss']:.4f}, "
-                f"accuracy {row['training accuracy']:.1%}; "
-                f"validation loss {row['validation loss']:.4f}, "
-                f"accuracy {row['validation accuracy']:.1%}"
+                f"epoch {epoch:2d}: loss {row['training loss']:.4f}, accuracy {row['training accuracy']:.1%}; "
+                f"validation loss {row['validation loss']:.4f}, accuracy {row['validation accuracy']:.1%}"
             )
+    return history, train_step, first
+
+
+def validate(net: LeNet, data: "Split", results: list[tuple[jax.Array, jax.Array]]) -> dict[str, float]:
+    """One row of the history."""
+    logits = predict(net, data.val_images)
+    return {
+        "training loss": float(np.mean([loss for loss, _ in results])),
+        "training accuracy": float(np.mean([accuracy for _, accuracy in results])),
+        "validation loss": float(losses.cross_entropy(logits, data.val_labels)),
+        "validation accuracy": float(np.mean(logits.argmax(-1) == data.val_labels)),
+    }
+
+
+def saved_and_loaded(net: LeNet, images: np.ndarray, path: Path) -> np.ndarray:
+    """Save, load into a new network, compare, and return what the new one reads in the images."""
+    net.save(path)
+    again = LeNet().eval()
+    again.load(path)  # no forward pass: the file knows the sizes
+    expected, found = predict(net, images), predict(again, images)
+    if not np.array_equal(expected, found):
+        raise SystemExit("the loaded network predicts something else than the saved one")
+    return np.asarray(found.argmax(-1))
+
+
+def arguments() -> argparse.Namespace:
+    """What was asked for on the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=Path("digits-out"), help="folder for the files")
+    parser.add_argument("--data", choices=("mnist", "sklearn"), default="mnist")
+    parser.add_argument("--target", type=float, default=0.97, help="least validation accuracy")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Load, build, train, validate, draw, save, load again, compare."""
+    args = arguments()
+    console = Console()
+    times = {"import": imported - started}
+
+    clock = time.perf_counter()
+    rng = np.random.default_rng(args.seed)
+    data = Split.of(*load_digits(args.data), rng)
+    times["reading the data"] = time.perf_counter() - clock
+
+    clock = time.perf_counter()
+    bw.seed(args.seed)
+    net = LeNet()
+    net.initialize(bw.spec(args.batch_size, *data.images.shape[1:]))  # shapes by a dry run, then values
+    steps = args.epochs * (len(data.images) // args.batch_size)
+    opt = optim.adamw(net, optax.cosine_onecycle_schedule(steps, peak_value=4e-3), weight_decay=1e-2)
+    times["building"] = time.perf_counter() - clock
+    console.print(net)
+
+    clock = time.perf_counter()
+    history, train_step, times["first step"] = train(net, opt, data, args.epochs, args.batch_size, rng, console)
     times["the other steps"] = time.perf_counter() - clock - times["first step"]
 
     clock = time.perf_counter()
     args.out.mkdir(parents=True, exist_ok=True)
-    net.save(args.out / "digits.safetensors")
-    again = LeNet().eval()
-    again.load(args.out / "digits.safetensors")  # no forward pass: the file knows the sizes
-    expected, found = predict(net, val_images), predict(again, val_images)
-    if not np.array_equal(expected, found):
-        raise SystemExit("the loaded network predicts something else than the saved one")
+    guesses = saved_and_loaded(net, data.val_images, args.out / "digits.safetensors")
     times["saving and loading"] = time.perf_counter() - clock
 
     clock = time.perf_counter()
     draw_curves(history, args.out / "curves.png")
-    guesses = np.asarray(found.argmax(-1))
-    mistakes = draw_mistakes(val_images, val_labels, guesses, args.out / "mistakes.png")
+    mistakes = draw_mistakes(data.val_images, data.val_labels, guesses, args.out / "mistakes.png")
     times["drawing"] = time.perf_counter() - clock
 
-    accuracy = 1 - mistakes / held_out
+    accuracy = 1 - mistakes / len(guesses)
     console.print(f"\nvalidation accuracy {accuracy:.2%}; the loaded network predicts the same")
     console.print(f"files in {args.out}: " + ", ".join(sorted(p.name for p in args.out.iterdir())))
     console.print(", ".join(f"{name} {seconds:.2f} s" for name, seconds in times.items()))
     stats = train_step.stats()
-    compiling = stats.trace_seconds + stats.compile_seconds
     console.print(
-        f"all {time.perf_counter() - started:.1f} s; the training step was called {stats.calls} "
-        f"times and compiled {stats.compilations} time(s), in {compiling:.2f} s"
+        f"all {time.perf_counter() - started:.1f} s; the training step was called {stats.calls} times and compiled "
+        f"{stats.compilations} time(s), in {stats.trace_seconds + stats.compile_seconds:.2f} s"
     )
     if accuracy < args.target:
         raise SystemExit(f"less than the {args.target:.0%} that this run was to reach")

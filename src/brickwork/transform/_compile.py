@@ -124,7 +124,6 @@ class Compiled:
         self._bound: dict[int, tuple[weakref.ref[Any], Compiled]] = {}  # by identity: equal isn't the same
         self._lock = threading.RLock()
         self._calls = 0
-        self._misses = 0
         self._trace_seconds = 0.0
         self._compile_seconds = 0.0
         self._compilations = 0
