@@ -78,3 +78,14 @@ def test_capture_inside_and_around_a_compiled_function(net):
         return acts["0"]
 
     np.testing.assert_allclose(inside(X), want, rtol=1e-6)
+
+
+def test_captures_within_captures(net):
+    with net.capture("0") as outer:
+        out = net(X)
+        with net.capture(".*") as inner:
+            net(X)
+        assert list(inner) == ["0", "1", "2"]
+        assert list(outer) == ["0"]
+    assert outer["0"].shape == (2, 4)
+    assert inner["2"].shape == out.shape

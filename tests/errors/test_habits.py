@@ -87,6 +87,20 @@ def test_attributes_that_would_hide_methods():
         made.layers = (nn.Linear(2) for _ in range(2))
 
 
+def test_attributes_that_modules_need_themselves():
+    class Net(bw.Module):
+        pass
+
+    made = Net()
+    for name, value in {"parameters": "all", "children": [nn.Linear(2)], "state_dict": {}, "edges": 3}.items():
+        with pytest.raises(bw.errors.StructureError, match=rf"Net\.{name} is a method"):
+            setattr(made, name, value)
+    with pytest.raises(bw.errors.StructureError, match=r"Net\.device is a property of modules; choose another name"):
+        made.device = "cpu"
+    made.forward = lambda x: x + 1  # a function may take the place of a method
+    assert float(made(jnp.zeros(()))) == 1
+
+
 def test_a_tracer_kept_in_a_list_is_named():
     class Net(bw.Module):
         def __init__(self):

@@ -215,6 +215,66 @@ def test_a_state_saved_while_frozen_fits_later():
     np.testing.assert_array_equal(other.state_dict()["inner.mu.a.weight"], state["inner.mu.a.weight"])
 
 
+def test_a_state_saved_while_frozen_loads_into_a_frozen_network(tmp_path):
+    net = Net()
+    opt = optim.adam(net, 0.1)
+    train(net, opt, 2)
+    net.freeze(r"a\..*")
+    train(net, opt, 1)
+    opt.save(tmp_path / "opt")
+    twin = net.clone()
+    other = optim.adam(twin, 0.1)
+    other.load(tmp_path / "opt")
+    want = opt.state_dict()
+    assert other.state_dict().keys() == want.keys()
+    for k, v in other.state_dict().items():
+        np.testing.assert_array_equal(v, want[k])
+    net.unfreeze(), twin.unfreeze()
+    assert train(net, opt, 2) == train(twin, other, 2)
+
+
+def test_the_state_can_be_read_while_everything_is_frozen():
+    net = Net()
+    opt = optim.adam(net, 0.1)
+    train(net, opt, 1)
+    before = opt.state_dict()
+    net.freeze()
+    assert opt.state_dict().keys() == before.keys()
+    opt.load_state_dict(before)
+    with pytest.raises(ValueError, match="every parameter of the network is frozen"):
+        opt.step({})
+
+
+def test_a_layer_of_unknown_shape_added_while_training():
+    net = bw.Sequential(Linear(3))
+    net(X)
+    opt = optim.sgd(net, 0.1)
+
+    @bw.compile
+    def step(v):
+        value, grads = bw.value_and_grad(lambda v: (net(v) ** 2).mean(), net)(v)
+        opt.step(grads)
+        return value
+
+    step(X)
+    step(X)
+    net.append(Linear(2))
+    assert np.isfinite(step(X))
+
+
+def test_a_replaced_layer_starts_anew():
+    net = Net()
+    opt = optim.adam(net, 0.1)
+    train(net, opt, 3)
+    kept = np.array(opt.state_dict()["inner.mu.a.weight"])
+    new = Linear(net.b.weight.shape[0])
+    net.b = new
+    net(X)
+    state = opt.state_dict()
+    assert not np.any(state["inner.mu.b.weight"])
+    np.testing.assert_array_equal(state["inner.mu.a.weight"], kept)
+
+
 def test_what_the_learning_rate_may_be():
     opt = optim.sgd(Net(), 0.1)
     for bad in (-1.0, float("nan"), np.ones(3), float("inf")):

@@ -6,7 +6,7 @@ import copy
 import re
 import types
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -88,12 +88,15 @@ class ModuleBase(Node):
     # -- attributes ----------------------------------------------------------------------------
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if hasattr(getattr(type(self), name, None), "__set__"):  # a property or slot of the class
+        known = getattr(type(self), name, None)
+        if hasattr(known, "__set__"):  # a property or slot of the class
+            if isinstance(known, property) and known.fset is None:
+                raise StructureError(f"{type(self).__name__}.{name} is a property of modules; choose another name")
             object.__setattr__(self, name, value)
             return
         attributes = self.__dict__
-        if isinstance(value, (ModuleBase, Variable, types.GeneratorType, map)):
-            self._refuse_attribute(name, value)
+        if known is not None or isinstance(value, (types.GeneratorType, map)):
+            self._check_attribute(name, known, value)
         old = attributes.get(name)
         if old is value and name in attributes:
             return
@@ -111,11 +114,13 @@ class ModuleBase(Node):
         del self.__dict__[name]
         self.touched()
 
-    def _refuse_attribute(self, name: str, value: Any) -> None:
+    def _check_attribute(self, name: str, known: Any, value: Any) -> None:
         what = f"{type(self).__name__}.{name}"
         if isinstance(value, (types.GeneratorType, map)):
             raise StructureError(f"{what} is a {type(value).__name__}, which can be read only once; make it a list")
-        if callable(getattr(type(self), name, None)):
+        plain_function = callable(value) and not isinstance(value, (ModuleBase, Variable))
+        hides = is_structure(value) or (hasattr(ModuleBase, name) and not plain_function)
+        if callable(known) and hides:
             raise StructureError(f"{what} is a method; a {type(value).__name__} under that name would hide it")
 
     def _refuse_overwrite(self, name: str, old: Variable, value: Any) -> None:
@@ -442,8 +447,8 @@ class ModuleBase(Node):
     def settle(self) -> None:
         """Called before the structure is compared with an earlier one, for modules that follow others."""
 
-    def prepare_state(self) -> None:
-        """Called before the state is read or replaced, for modules that create some of it late."""
+    def prepare_state(self, names: Iterable[str] = ()) -> None:
+        """Called before the state is read, or replaced by one with ``names``, for modules that create some late."""
 
     def load_state_dict(
         self, state: Any, strict: bool = True, rename: dict[str, str] | Callable[[str], str] | None = None

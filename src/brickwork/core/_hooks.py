@@ -50,25 +50,30 @@ class Capture(Mapping[str, Any]):
     def __init__(self, modules: list[tuple[str, Any]]) -> None:
         self._modules = modules
         self._outputs: dict[str, Any] = {}
-        self._handles: list[HookHandle] = []
+        self._open = False
 
     def __enter__(self) -> Capture:
         for _, module in self._modules:
             recorder = _recorder(module)
-            recorder.slot.value = None
-            self._handles.append(module.register_forward_hook(recorder))
+            if recorder.open == 0:
+                recorder.slot.value = None
+                recorder.handle = module.register_forward_hook(recorder)
+            recorder.open += 1
+        self._open = True
         return self
 
     def __exit__(self, *exc: object) -> None:
         self._outputs = {path: _recorder(module).slot.value for path, module in self._modules}
-        for handle in self._handles:
-            handle.remove()
-        self._handles.clear()
+        self._open = False
         for _, module in self._modules:
-            _recorder(module).slot.value = None
+            recorder = _recorder(module)
+            recorder.open -= 1
+            if recorder.open == 0:
+                recorder.handle.remove()
+                recorder.slot.value = None
 
     def _found(self) -> dict[str, Any]:
-        if self._handles:
+        if self._open:
             now = {path: _recorder(module).slot.value for path, module in self._modules}
         else:
             now = self._outputs
@@ -94,6 +99,8 @@ class _Recorder:
 
     def __init__(self) -> None:
         self.slot = Slot.outlasting()
+        self.open = 0  # how many captures of this module are under way
+        self.handle: Any = None
 
     def __call__(self, module: Any, args: Any, output: Any) -> None:
         self.slot.value = output

@@ -80,7 +80,7 @@ def load_state(
     if not isinstance(state, Mapping):
         raise TypeError(f"load: expected a mapping from names to arrays, got {type(state).__name__}")
     given = _renamed(state, rename)
-    root.prepare_state()
+    root.prepare_state(given)
     by_name: dict[str, Variable] = {}
     canonical: dict[int, str] = {}
     for path, item in walk(root, aliases=True):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterator, Mapping, Sequence
+import weakref
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -75,6 +76,28 @@ class _Target:
         self.net = net
 
 
+class _Seen:
+    """Which parameter objects the state was made for; copies and pickles start without."""
+
+    __slots__ = ("__weakref__", "parameters")
+
+    def __init__(self) -> None:
+        self.parameters: dict[str, weakref.ref[Parameter]] = {}
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Seen:
+        return _Seen()
+
+    def __reduce__(self) -> Any:
+        return _Seen, ()
+
+    def replaced(self, parameters: dict[str, Parameter]) -> set[str]:
+        """The paths at which there is another parameter than before; remembers the present ones."""
+        known = self.parameters
+        changed = {path for path, p in parameters.items() if path in known and known[path]() is not p}
+        self.parameters = known | {path: weakref.ref(p) for path, p in parameters.items()}
+        return changed
+
+
 class _Loose(Module):
     """A module around a list of parameters, named as they are where they come from."""
 
@@ -136,6 +159,7 @@ class Optimizer(Module):
         self._buffers: TrackedList = TrackedList()
         self._buffer_names: tuple[str, ...] = ()
         self._owners: tuple[str | None, ...] = ()  # the parameter that a buffer belongs to
+        self._seen = _Seen()
         self._idle: TrackedList = TrackedList()  # the buffers of parameters that are frozen at present
         self._idle_names: tuple[str, ...] = ()
         self._idle_owners: tuple[str | None, ...] = ()
@@ -288,7 +312,8 @@ class Optimizer(Module):
     def _fit_state(self, parameters: dict[str, Parameter]) -> None:
         """Create the state, or fit it to the parameters that are trained now."""
         covers = tuple((path, p.known_shape) for path, p in parameters.items())
-        if covers == self._covers and self._tree is not None:
+        replaced = self._seen.replaced(parameters)
+        if covers == self._covers and self._tree is not None and not replaced:
             return
         if not parameters:
             why = (
@@ -303,8 +328,8 @@ class Optimizer(Module):
         old_names, old_owners = (*self._buffer_names, *self._idle_names), (*self._owners, *self._idle_owners)
         old = dict(zip(old_names, (*self._buffers, *self._idle), strict=True))
         buffers = []
-        for name, (_, leaf) in zip(names, leaves, strict=True):
-            kept = old.get(name)
+        for name, (path, leaf) in zip(names, leaves, strict=True):
+            kept = None if _owner(path, parameters) in replaced else old.get(name)
             keep = kept is not None and kept.shape == leaf.shape and kept.dtype == leaf.dtype
             with outside():
                 buffers.append(kept if keep else Buffer(leaf))
@@ -325,12 +350,29 @@ class Optimizer(Module):
 
     def settle(self) -> None:
         """Fit the state to the parameters that are trained now, so that freezing in turns finds earlier programs."""
-        if self._tree is not None and any(p.trainable for p in self.net.parameters()):
-            self._fit_state(self.targets())
+        targets = self.targets()
+        if self._tree is not None and targets and not any(None in p.shape for p in targets.values()):
+            self._fit_state(targets)
 
-    def prepare_state(self) -> None:
-        """Create the state if need be."""
-        self._fit_state(self.targets())
+    def prepare_state(self, names: Iterable[str] = ()) -> None:
+        """Create the state if need be; also that of frozen parameters, as far as ``names`` has it."""
+        targets = self.targets()
+        if targets:
+            self._fit_state(targets)
+        missing = set(names) - set(self._buffer_names) - set(self._idle_names)
+        frozen = {path: p for path, p in self.net.named_parameters() if not p.trainable and p.is_drawable}
+        if not missing or not frozen:
+            return
+        with outside():
+            values = {path: p.value for path, p in (targets | frozen).items()}
+            leaves = jax.tree_util.tree_flatten_with_path(_init(self._rule(tuple(values)), values))[0]
+            found = [(_leaf_name(path), _owner(path, frozen), Buffer(leaf)) for path, leaf in leaves]
+        found = [(name, owner, buffer) for name, owner, buffer in found if name in missing and owner is not None]
+        old_names, old_owners = self._idle_names, self._idle_owners
+        self._idle_names = ()
+        self._idle.extend(buffer for _, _, buffer in found)
+        self._idle_owners = (*old_owners, *(owner for _, owner, _ in found))
+        self._idle_names = (*old_names, *(name for name, _, _ in found))
 
     def __getstate__(self) -> dict[str, Any]:
         # The tree has optax's own classes in it; it is made anew, and the buffers found by name.

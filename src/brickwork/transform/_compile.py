@@ -8,6 +8,7 @@ import sys
 import threading
 import warnings
 import weakref
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, overload
@@ -31,6 +32,7 @@ _ADVICE = (
     "them in a Buffer."
 )
 _MOST = 1024  # sets of arguments remembered for one function
+_MOST_PROGRAMS = 256  # kept for one function; the oldest goes first
 
 
 class RecompileWarning(UserWarning):
@@ -72,6 +74,10 @@ def compile(fn: Any = None, *, donate: bool = True) -> Any:
 
     Arrays among the arguments, also in nested lists, tuples and dicts, are traced. Modules pass their
     contents; equal modules share a program. Everything else is static and must be hashable.
+
+    Several threads may call compiled functions at the same time, and read the network meanwhile. Calls that
+    update variables take turns, except those of functions that call back into Python (``jax.debug.callback``
+    and the like): let one thread at a time run these.
 
     Args:
         fn: a function, a method or a module. A module gives an object that behaves as the module does.
@@ -121,6 +127,7 @@ class Compiled:
         self._donate = donate
         self._ready: dict[Any, Ready] = {}
         self._programs: dict[Any, list[Program]] = {}
+        self._made: deque[tuple[Any, Program]] = deque()
         self._bound: dict[int, tuple[weakref.ref[Any], Compiled]] = {}  # by identity: equal isn't the same
         self._lock = threading.RLock()
         self._calls = 0
@@ -208,6 +215,7 @@ class Compiled:
         else:
             program = self._compile(signature, boxes)
             programs.insert(0, program)
+            self._keep(full_key, program)
             epoch = EPOCH[0]
         if ready is None or ready.program is not program or signature.boxes:
             ready = Ready(program, boxes, self._disposer(key, full_key, program))
@@ -221,10 +229,29 @@ class Compiled:
             ready.compile(signature.arrays)
             self._compile_seconds += program.compile_seconds
             self._trace_seconds += program.trace_seconds
-        program.guards = self._guards(signature, *(program.roots_alive() or ()))
-        program.guards.release()
+        if not program.guards.settled or not program.guards.hold():
+            program.guards = self._guards(signature, *(program.roots_alive() or ()))
+            program.guards.release()
+            program.guards.settled = True
         ready.epoch = epoch
         return ready
+
+    def _keep(self, full_key: Any, program: Program) -> None:
+        """Remember in which order programs were made, and drop the oldest when there are too many."""
+        self._made.append((full_key, program))
+        if len(self._made) > _MOST_PROGRAMS:
+            self._drop(*self._made.popleft())
+
+    def _drop(self, full_key: Any, program: Program) -> None:
+        remaining = [p for p in self._programs.get(full_key, ()) if p is not program]
+        if remaining:
+            self._programs[full_key] = remaining
+        else:
+            self._programs.pop(full_key, None)
+        self._ready = {key: ready for key, ready in self._ready.items() if ready.program is not program}
+        self._made = deque(pair for pair in self._made if pair[1] is not program)
+        if self._last is program:
+            self._last = None
 
     def _structure(self, signature: Signature) -> Structure:
         """The structure of the modules among the arguments, with their shapes inferred, so that programs are found."""
@@ -282,13 +309,7 @@ class Compiled:
             dead = doomed()
             if dead is None or all(module() is not None for module in dead.modules):
                 return
-            remaining = [p for p in compiled._programs.get(full_key, ()) if p is not dead]
-            if remaining:
-                compiled._programs[full_key] = remaining
-            else:
-                compiled._programs.pop(full_key, None)
-            if compiled._last is dead:
-                compiled._last = None
+            compiled._drop(full_key, dead)
 
         return dispose
 
