@@ -295,9 +295,8 @@ class _Search:
         self.loads |= plain
         for name in loads:
             value = fn.__globals__.get(name, _MISSING)
-            if issubclass(type(value), types.ModuleType) or (
-                issubclass(type(value), type) and _is_library_class(value)
-            ):
+            kind = type(value)
+            if issubclass(kind, types.ModuleType) or (issubclass(kind, type) and _is_library_class(value)):
                 self.value(value, None)
             elif value is not _MISSING and not issubclass(kind, types.BuiltinFunctionType):
                 self.guard(fn.__globals__.get, name, f"global {name!r}", value)
