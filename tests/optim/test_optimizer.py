@@ -284,6 +284,23 @@ def test_what_the_learning_rate_may_be():
     assert float(opt.learning_rate) == 0.5
 
 
+def test_a_learning_rate_computed_inside_a_compiled_step():
+    net = Net()
+    opt = optim.sgd(net, 0.1)
+
+    @bw.compile
+    def step(v, scale):
+        opt.learning_rate = opt.learning_rate * scale
+        value, grads = bw.value_and_grad(lambda v: (net(v) ** 2).mean(), net)(v)
+        opt.step(grads)
+        return value
+
+    for _ in range(2):
+        step(X, jnp.float32(0.5))
+    assert float(opt.learning_rate) == pytest.approx(0.025)
+    assert step.stats().compilations == 1
+
+
 def test_a_schedule_stays_precise_in_half_precision():
     net = Net().to(jnp.bfloat16)
     opt = optim.sgd(net, optax.cosine_decay_schedule(1e-3, 10_000))

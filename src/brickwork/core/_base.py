@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import re
 import types
 import weakref
 from collections.abc import Callable, Iterable, Iterator
@@ -24,6 +23,7 @@ from ._frame import local
 from ._hooks import Capture, HookHandle, add_hook
 from ._jax import base_state, trace_state
 from ._parameter import Buffer, Parameter
+from ._patterns import compiled, no_match
 from ._repr import tree_repr
 from ._state import LoadReport, load_state
 from ._structure import register_module
@@ -271,7 +271,7 @@ class ModuleBase(Node):
                 yield path, item
 
     def _named(self, kind: type, pattern: str | None) -> Iterator[tuple[str, Any]]:
-        matches = None if pattern is None else _compiled(pattern).fullmatch
+        matches = None if pattern is None else compiled(pattern).fullmatch
         for path, item in walk(self):
             if isinstance(item, kind) and (matches is None or matches(path)):
                 yield path, item
@@ -520,25 +520,6 @@ class ModuleBase(Node):
 
     def __repr__(self) -> str:
         return tree_repr(self)
-
-
-def _compiled(pattern: str) -> re.Pattern[str]:
-    try:
-        return re.compile(pattern)
-    except re.error as error:
-        hint = " (for a wildcard write '.*')" if "*" in pattern else ""
-        raise ValueError(f"{pattern!r} is not a regular expression: {error}{hint}") from None
-
-
-def no_match(what: str, pattern: str, names: list[str]) -> ValueError:
-    """The error for a pattern that was meant to select something but matches nothing."""
-    begins = [n for n in names if re.match(_compiled(pattern).pattern, n)]
-    hint = f"; to match everything below it, write {pattern + '.*'!r}" if begins else ""
-    shown = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
-    return ValueError(
-        f"{what}: {pattern!r} matches none of the paths ({shown or 'there are none'}); a pattern is a regular "
-        f"expression that must match the whole path{hint}"
-    )
 
 
 def _apply(module: ModuleBase, fn: Callable[[Any], Any], seen: set[int]) -> None:

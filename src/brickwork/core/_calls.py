@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from ..errors import DeviceMismatchError
-from ._jax import Tracer
+from ._jax import Tracer, is_device_error
 from ._repr import describe_extra
 from ._variable import Variable
 from ._walk import find_path
@@ -59,7 +59,7 @@ def annotate(error: Exception, calls: list[Any], args: Any, kwargs: Any) -> Exce
     note = f"{_NOTED}{path_of_call(calls)[3:]} ({line_of(module)}), called with {', '.join(given) or 'nothing'}"
     better: Exception | None = None
     text = str(error)
-    if isinstance(error, ValueError) and text.startswith("Received incompatible devices"):
+    if is_device_error(error):
         better = _device_error(module, args)
     elif "__jax_array__" in text:
         error.add_note("  jax.lax functions take arrays, not variables: pass `.value`")

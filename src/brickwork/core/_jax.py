@@ -22,11 +22,6 @@ Tracer = jax.core.Tracer
 _BASE = trace_state()
 
 
-def at_base_level() -> bool:
-    """Whether no JAX transform is tracing in this thread."""
-    return trace_state() == _BASE
-
-
 def base_state() -> object:
     """The stamp of "no transform is tracing"; equal in every thread."""
     return _BASE
@@ -64,6 +59,11 @@ def _inner(equation: Any) -> list[Any]:
     for value in equation.params.values():
         found += [x for x in (value if isinstance(value, (list, tuple)) else (value,)) if hasattr(x, "jaxpr")]
     return found
+
+
+def is_device_error(error: BaseException) -> bool:
+    """Whether JAX complains of operands on different devices; it has no exception class for that."""
+    return isinstance(error, ValueError) and str(error).startswith("Received incompatible devices")
 
 
 def restart_compilation_cache() -> None:

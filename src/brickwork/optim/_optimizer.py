@@ -14,9 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..core import Buffer, ModuleBase, Parameter, TrackedList
-from ..core._base import no_match
 from ..core._frame import current_frame, note_module, outside
-from ..core._jax import Tracer
+from ..core._jax import Tracer, is_device_error
+from ..core._patterns import no_match
 from ..errors import DeviceMismatchError
 from ..module import Module
 
@@ -215,7 +215,7 @@ class Optimizer(Module):
         try:
             new_values, new_state = update(self._rule(tuple(values)), given, state, values)
         except ValueError as error:
-            if str(error).startswith("Received incompatible devices"):
+            if is_device_error(error):
                 raise DeviceMismatchError(
                     "step: the optimiser's state, the gradients and the parameters are not all on the same device. "
                     "Move the optimiser along with the network: opt.to(device)."
@@ -270,8 +270,8 @@ class Optimizer(Module):
 
     @learning_rate.setter
     def learning_rate(self, new: Any) -> None:
-        rate = np.asarray(new.value if isinstance(new, Buffer) else new)
-        if not isinstance(new, Tracer) and (rate.shape != () or not 0 <= float(rate) < float("inf")):
+        rate = new.value if isinstance(new, Buffer) else new
+        if not isinstance(rate, Tracer) and (np.shape(rate) != () or not 0 <= float(rate) < float("inf")):
             raise ValueError(f"the learning rate must be a finite number that is not negative, got {new!r:.60}")
         if self._waiting() and self._given_rate() is not None:
             self._wanted_rate = float(rate)
@@ -282,7 +282,7 @@ class Optimizer(Module):
                 "the learning rate follows a schedule, which would overwrite the new value; make the optimiser "
                 "with a number to set it by hand"
             )
-        buffer.value = jnp.asarray(new, buffer.dtype)
+        buffer.value = jnp.asarray(rate, buffer.dtype)
 
     lr = learning_rate
 

@@ -209,18 +209,13 @@ def _collect(named: list[tuple[str | None, Any]]) -> list[tuple[str, Parameter]]
             pairs = [(target.any_name, target)]
         else:
             note_module(target)
-            front = f"{target_name(prefix, i)}." if prefix != "" else ""
+            front = "" if prefix == "" else f"{i if prefix is None else prefix}."
             pairs = [(front + path, p) for path, p in target.named_parameters()]
         for path, parameter in pairs:
             if parameter.trainable and id(parameter) not in seen:
                 seen.add(id(parameter))
                 found.append((path, parameter))
     return found
-
-
-def target_name(prefix: str | None, number: int) -> str:
-    """How the paths of one of several modules begin."""
-    return str(number) if prefix is None else prefix
 
 
 def _unique_names(found: list[tuple[str, Parameter]]) -> dict[str, Parameter]:

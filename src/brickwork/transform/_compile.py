@@ -18,7 +18,7 @@ import numpy as np
 from ..core import ModuleBase, Structure, Variable, dry_run
 from ..core._epoch import EPOCH
 from ..core._frame import local
-from ..core._jax import trace_config
+from ..core._jax import is_device_error, trace_config
 from ..errors import ControlFlowError
 from ._cache import enable_cache
 from ._guards import Guards
@@ -180,7 +180,7 @@ class Compiled:
             self._calls -= 1
             return self._slow_call(key, signature or Signature(tuple(arrays), {}), stale=ready.program)
         except ValueError as error:
-            if str(error).startswith("Received incompatible devices"):
+            if is_device_error(error):
                 raise ready.mismatch(arrays) from error
             raise
 

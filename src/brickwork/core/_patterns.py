@@ -1,0 +1,25 @@
+"""Regular expressions on paths, and what to say when they are none or match nothing."""
+
+from __future__ import annotations
+
+import re
+
+
+def compiled(pattern: str) -> re.Pattern[str]:
+    """The regular expression, or an error that names it."""
+    try:
+        return re.compile(pattern)
+    except re.error as error:
+        hint = " (for a wildcard write '.*')" if "*" in pattern else ""
+        raise ValueError(f"{pattern!r} is not a regular expression: {error}{hint}") from None
+
+
+def no_match(what: str, pattern: str, names: list[str]) -> ValueError:
+    """The error for a pattern that was meant to select something but matches nothing."""
+    begins = [n for n in names if compiled(pattern).match(n)]
+    hint = f"; to match everything below it, write {pattern + '.*'!r}" if begins else ""
+    shown = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
+    return ValueError(
+        f"{what}: {pattern!r} matches none of the paths ({shown or 'there are none'}); a pattern is a regular "
+        f"expression that must match the whole path{hint}"
+    )
