@@ -30,12 +30,29 @@ from .module import Module as Module
 from .nn import Sequential as Sequential
 from .transform import (
     Compiled as Compiled,
+    ControlFlowWarning as ControlFlowWarning,
+    Explanation as Explanation,
     RecompileWarning as RecompileWarning,
     backward as backward,
     cache_info as cache_info,
     compile as compile,
+    cond as cond,
+    fori_loop as fori_loop,
     grad as grad,
+    hessian as hessian,
+    jacobian as jacobian,
+    jvp as jvp,
+    no_recompile as no_recompile,
+    remat as remat,
+    scan as scan,
+    shard_map as shard_map,
+    stack as stack,
+    switch as switch,
+    unstack as unstack,
     value_and_grad as value_and_grad,
+    vjp as vjp,
+    vmap as vmap,
+    while_loop as while_loop,
 )
 
 if TYPE_CHECKING:

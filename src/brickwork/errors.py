@@ -14,6 +14,7 @@ __all__ = [
     "DeviceMismatchError",
     "LoadError",
     "MissingExtraError",
+    "RecompileError",
     "ShapeMismatchError",
     "StructureError",
     "TraceLeakError",
@@ -42,6 +43,10 @@ class TraceLeakError(BrickworkError, RuntimeError):
 
 class ControlFlowError(BrickworkError, TypeError):
     """Python control flow depends on a value that is only known when the program runs."""
+
+
+class RecompileError(BrickworkError, RuntimeError):
+    """A compiled function would have been compiled where :func:`brickwork.no_recompile` forbids it."""
 
 
 class StructureError(BrickworkError, TypeError):

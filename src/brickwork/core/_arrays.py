@@ -68,3 +68,9 @@ def as_array(value: Any, what: Any, dtype: Any = None) -> jax.Array:
     if getattr(value, "weak_type", False):  # random keys have none
         value = jax.lax.convert_element_type(value, value.dtype)
     return value
+
+
+def lies_on(array: jax.Array, devices: set[Any]) -> bool:
+    """Whether an array is where others are; on one of many devices, it is if it got there by default only."""
+    here = array.sharding.device_set
+    return here == devices or (here < devices and not array.committed)

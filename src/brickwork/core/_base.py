@@ -21,11 +21,11 @@ from ._deferred import dry_run
 from ._epoch import bump
 from ._frame import local
 from ._hooks import Capture, HookHandle, add_hook
-from ._jax import base_state, trace_state
+from ._jax import base_state, trace_state, untraced
 from ._parameter import Buffer, Parameter
 from ._patterns import compiled, no_match
 from ._repr import tree_repr
-from ._state import LoadReport, load_state
+from ._state import LoadReport, load_state, state_of
 from ._structure import register_module
 from ._variable import Variable
 from ._walk import walk
@@ -58,6 +58,7 @@ class ModuleBase(Node):
 
     training: bool
     keeps_nothing = False  # of the arrays it reads; true of the library's own layers
+    _repeated: tuple[int, int] | None = None  # how many blocks `block` stands for; the axis of its variables for them
     _bw: _Record
     _bw_holders: tuple[weakref.ref[Node], ...]
 
@@ -194,7 +195,8 @@ class ModuleBase(Node):
         if context.undo is None:
             context.undo = []
         record = self._bw
-        self.build(*args, **kwargs)
+        with untraced():  # shapes are known while tracing, and what build makes is to last
+            self.build(*args, **kwargs)
         record.built = True
         context.undo.append(lambda: setattr(record, "built", False))
 
@@ -376,7 +378,7 @@ class ModuleBase(Node):
             dry_run(self, *specs)
             matching = self._matching("initialize", pattern)  # building may have replaced some
         for variable in matching:
-            chosen = init if pattern is not None or len(variable.shape) >= 2 else None
+            chosen = init if pattern is not None or len(variable.shape) - variable.stacked >= 2 else None
             if chosen is None and variable.init is None:
                 continue  # given by value: there is nothing to draw from
             if specs and init is None:
@@ -442,7 +444,7 @@ class ModuleBase(Node):
             DeferredShapeError: a shape is not known yet.
         """
         self.prepare_state()
-        return {path: v.value for path, v in self.named_variables() if v.persistent}
+        return state_of(self)
 
     def settle(self) -> None:
         """Called before the structure is compared with an earlier one, for modules that follow others."""

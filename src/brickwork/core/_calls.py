@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from ..errors import DeviceMismatchError
+from ._arrays import lies_on
 from ._jax import Tracer, is_device_error
 from ._repr import describe_extra
 from ._variable import Variable
@@ -38,6 +39,8 @@ def path_of_call(calls: list[Any]) -> str:
     path = "net"
     for outer, inner in itertools.pairwise(calls):
         step = find_path(outer, inner)
+        if step is None and getattr(outer, "_repeated", None):
+            step = "block"  # one of them on its own, which stands for all
         path += f".<{type(inner).__name__}>" if step is None else f".{step}" if step else ""
     return path
 
@@ -60,14 +63,14 @@ def annotate(error: Exception, calls: list[Any], args: Any, kwargs: Any) -> Exce
     better: Exception | None = None
     text = str(error)
     if is_device_error(error):
-        better = _device_error(module, args)
+        better = device_error(module, args)
     elif "__jax_array__" in text:
         error.add_note("  jax.lax functions take arrays, not variables: pass `.value`")
     (better or error).add_note(note)
     return better
 
 
-def _device_error(module: Any, args: Any) -> DeviceMismatchError:
+def device_error(module: Any, args: Any) -> DeviceMismatchError:
     variables = [(n, v) for n, v in module.named_variables() if v.is_drawn]
     parts = [f"argument {i} is on {a.device}" for i, a in enumerate(args) if isinstance(a, jax.Array)]
     held = {str(v.device): n for n, v in reversed(variables)}
@@ -92,5 +95,5 @@ def check_devices(module: Any, record: Any, args: Any) -> None:
     first = args[0]
     if type(first) is not type(value) or isinstance(value, Tracer) or first.sharding is value.sharding:
         return
-    if first.sharding.device_set != value.sharding.device_set:
-        raise _device_error(module, args)
+    if not lies_on(first, value.sharding.device_set):
+        raise device_error(module, args)

@@ -215,9 +215,11 @@ def tracked(value: Any, where: str, *, traced: bool = False, holder: Node | None
     if kind is dict:
         return TrackedDict(value)
     if isinstance(value, (Variable, Node)):
+        if not traced and (holder is None or not _is_new(holder)):
+            _refuse_traced(value, _place(holder, where))
         return value
     if isinstance(value, tuple):
-        items = [tracked(v, f"{where}[{i}]", traced=traced) for i, v in enumerate(value)]
+        items = [tracked(v, f"{where}[{i}]", traced=traced, holder=holder) for i, v in enumerate(value)]
         if all(a is b for a, b in zip(items, value, strict=True)):
             return value
         return kind(*items) if hasattr(value, "_fields") else kind(items)
@@ -232,6 +234,26 @@ def tracked(value: Any, where: str, *, traced: bool = False, holder: Node | None
             "followed. Use a plain list or dict."
         )
     return value
+
+
+def _is_new(holder: Any) -> bool:
+    """Whether a container belongs to nobody yet, or to a module that the running trace has made."""
+    while isinstance(holder, _Tracked) and holder._bw_holders:
+        holder = holder._bw_holders[0]()
+    return holder is None or isinstance(holder, _Tracked) or made_here(holder._bw.trace)
+
+
+def _refuse_traced(value: Any, place: str) -> None:
+    """Refuse to keep a variable whose value is a tracer, or a module that holds one."""
+    if isinstance(value, _Tracked) or (value._trace if isinstance(value, Variable) else value._bw.trace) is None:
+        return
+    inside = [value] if isinstance(value, Variable) else value.variables()
+    if any(v._trace is not None and isinstance(v._value, Tracer) for v in inside):
+        what = f"a {type(value).__name__}" + ("" if isinstance(value, Variable) else " with a traced value inside")
+        raise TraceLeakError(
+            f"{what} that was made inside a JAX transform would be kept in {place}, where it outlives the trace. "
+            "Make it before, in __init__ or in build, and write its value inside."
+        )
 
 
 def hold(holder: Node, value: Any) -> None:

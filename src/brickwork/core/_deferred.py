@@ -8,7 +8,6 @@ from typing import Any
 import jax
 
 from ._containers import Node
-from ._control import explain_concretization
 from ._frame import AbstractFrame, all_or_nothing
 from ._manners import unbox
 from ._variable import Variable
@@ -24,6 +23,9 @@ def dry_run(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
 
     Arrays and :func:`brickwork.spec` among the arguments are taken as shapes; everything else is
     passed as it is. Returns the result with ``jax.ShapeDtypeStruct`` in place of arrays.
+
+    Raises:
+        ControlFlowError: ``fn`` asks for a value.
     """
     leaves, tree = jax.tree_util.tree_flatten((args, kwargs), is_leaf=is_box)
     abstract = [not is_box(x) and hasattr(x, "shape") and hasattr(x, "dtype") for x in leaves]
@@ -40,12 +42,7 @@ def dry_run(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         return [unbox(x) for t, x in zip(traced, parts, strict=True) if t]
 
     plain: list[Any] = []  # what isn't an array in the result goes past JAX
-    try:
-        with all_or_nothing():
-            arrays = iter(jax.eval_shape(run, [x for a, x in zip(abstract, leaves, strict=True) if a]))
-        shape, others, traced = plain[-1]
-        return jax.tree_util.tree_unflatten(
-            shape, [next(arrays) if t else x for t, x in zip(traced, others, strict=True)]
-        )
-    except jax.errors.ConcretizationTypeError as error:
-        raise explain_concretization(error, "shape inference") from error
+    with all_or_nothing():
+        arrays = iter(jax.eval_shape(run, [x for a, x in zip(abstract, leaves, strict=True) if a]))
+    shape, others, traced = plain[-1]
+    return jax.tree_util.tree_unflatten(shape, [next(arrays) if t else x for t, x in zip(traced, others, strict=True)])

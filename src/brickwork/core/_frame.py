@@ -14,12 +14,16 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import jax.numpy as jnp
 
 from ..errors import TraceLeakError
-from ._jax import base_state, trace_state, untraced
+from ._control import UNDECIDED, explain_concretization
+from ._jax import base_state, current_trace, trace_state, untraced, whole_mesh
+
+if TYPE_CHECKING:
+    from typing import Self
 
 
 class Box(Protocol):
@@ -36,6 +40,7 @@ class Box(Protocol):
     @property
     def is_drawable(self) -> bool: ...
     def concrete(self) -> Any: ...
+    def lend(self) -> None: ...
 
 
 class Context:
@@ -74,35 +79,66 @@ class Frame:
     variable to the pair of it and its value; ``written`` holds the variables whose value changed.
     """
 
+    axes: tuple[Any, ...] = ()  # names of the axes that are mapped here
+    mapped: frozenset[int] = frozenset()  # identities of the variables that have a value for each lane
+    lends = True  # whether what is computed here may hand out arrays that it has read
+    rehearsal = False  # whether all that happens here is forgotten
+    doing = ""  # what goes on here, for messages
+    hint = ""  # what to add to a message about control flow on values
+
     def __init__(self) -> None:
         self.values: dict[int, tuple[Box, Any]] = {}
         self.written: dict[int, Box] = {}
         self.parent: Frame | None = None
         self.stamp: object = None
+        self.trace: Any = None
 
-    def __enter__(self) -> Frame:
-        self.stamp = trace_state()
+    def __enter__(self) -> Self:
+        self.stamp, self.trace = trace_state(), current_trace()
         self.parent = local.context.frame
         local.context.frame = self
         return self
 
-    def __exit__(self, *exc: object) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         local.context.frame = self.parent
+        if isinstance(error, UNDECIDED):
+            around: list[Frame] = [self]
+            while around[-1].parent is not None:
+                around.append(around[-1].parent)
+            doing = next((frame.doing for frame in around if frame.doing), "tracing")
+            raise explain_concretization(error, doing, around[-1].hint) from error
 
     def bind(self, variable: Box, value: Any) -> None:
         """Give a variable a value for the length of this frame; not a write."""
         self.values[id(variable)] = (variable, value)
+
+    def axes_of(self, variable: Box, value: Any) -> tuple[Any, ...]:
+        """The names of the axes mapped here over which a variable is the same in all lanes, and a value is not."""
+        return self.axes
 
     def read(self, variable: Box) -> Any:
         """The value of a variable here."""
         found = self.values.get(id(variable))
         return self.resolve(variable) if found is None else found[1]
 
+    def known(self, variable: Box) -> Any:
+        """The value that a variable has in this frame or one around it; ``None`` when none of them has one."""
+        frame: Frame | None = self
+        while frame is not None:
+            found = frame.values.get(id(variable))
+            if found is not None:
+                return found[1]
+            frame = frame.parent
+        return None
+
     def resolve(self, variable: Box) -> Any:
         """The value of a variable that this frame holds nothing about."""
         if self.parent is not None:
             return self.parent.read(variable)
-        return variable.concrete()
+        value = variable.concrete()
+        if self.lends:
+            variable.lend()
+        return value
 
     def write(self, variable: Box, value: Any) -> None:
         """Change a variable for the rest of this frame."""
@@ -119,9 +155,18 @@ class Frame:
         if self.parent is not None:
             self.parent.note(module)
 
+    def assume(self, variable: Box, look: Callable[[Any], Any], found: Any) -> None:
+        """Record that what is traced depends on something else about a variable, for which ``look(variable)`` asks."""
+        if self.parent is not None:
+            self.parent.assume(variable, look, found)
+
 
 class AbstractFrame(Frame):
     """A frame for abstract evaluation: a parameter without a value has a shape and a dtype only."""
+
+    lends = False
+    rehearsal = True
+    doing = "shape inference"
 
     def resolve(self, variable: Box) -> Any:
         if variable.is_drawn or not variable.is_drawable:
@@ -130,9 +175,29 @@ class AbstractFrame(Frame):
         return jnp.zeros(variable.known_shape, variable.dtype)
 
 
+class TrialFrame(Frame):
+    """A frame for trying out a copy of a module, which what is traced around does not depend on."""
+
+    def note(self, module: object) -> None:
+        pass
+
+
 def current_frame() -> Frame | None:
     """The innermost frame of this thread."""
     return local.context.frame
+
+
+def lane_axes(variable: Box, value: Any) -> tuple[Any, ...]:
+    """The names of the mapped axes around here over which a variable is the same in all lanes, and a value is not.
+
+    What a layer writes to it has to be reduced over these axes, with ``jax.lax.pmean`` for example.
+    """
+    names: list[Any] = []
+    frame = local.context.frame
+    while frame is not None and id(variable) not in frame.mapped:
+        names += frame.axes_of(variable, value)
+        frame = frame.parent
+    return tuple(names)
 
 
 def note_module(module: object) -> None:
@@ -148,7 +213,7 @@ def outside() -> Iterator[None]:
     context = local.context
     frame, context.frame = context.frame, None
     try:
-        with untraced():
+        with untraced(), whole_mesh():
             yield
     finally:
         context.frame = frame
@@ -158,7 +223,7 @@ def outside() -> Iterator[None]:
 def all_or_nothing() -> Iterator[None]:
     """If the body fails, shapes that were inferred in it become unknown again."""
     context = local.context
-    if context.owned:
+    if context.undo is not None:  # somebody further out takes everything back
         yield
         return
     context.undo, context.owned = [], True

@@ -6,16 +6,34 @@ release of JAX that changes one of these names fails there first.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+import itertools
+import operator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any, NamedTuple
 
 import jax.core
 
 try:  # the public spelling drags in all of jax.extend, a tenth of what importing brickwork costs
-    from jax._src.core import get_opaque_trace_state as trace_state
-except ImportError:
-    from jax.extend.core import get_opaque_trace_state as trace_state
+    from jax._src import core as _core
+
+    trace_state, in_trace = _core.get_opaque_trace_state, _core.set_current_trace
+    _context = _core.trace_ctx
+
+    def current_trace() -> Any:
+        """What computations on this thread go through now."""
+        return _context.trace
+
+except (ImportError, AttributeError):
+    from jax.extend import core as _core
+
+    trace_state, in_trace = _core.get_opaque_trace_state, _core.set_current_trace
+
+    def current_trace() -> Any:
+        """What computations on this thread go through now."""
+        with _core.take_current_trace() as trace:
+            return trace
+
 
 Tracer = jax.core.Tracer
 
@@ -34,6 +52,59 @@ def untraced() -> Iterator[None]:
         yield
 
 
+def whole_mesh() -> Any:
+    """Leave a ``shard_map``, which makes its mesh the surroundings of all that is traced in it."""
+    mesh = jax.sharding.get_abstract_mesh()
+    if jax.sharding.AxisType.Manual not in mesh.axis_types:
+        return nullcontext()
+    return jax.sharding.use_abstract_mesh(jax.sharding.AbstractMesh((), ()))
+
+
+def is_staged() -> bool:
+    """Whether what is computed now becomes part of a program, rather than being done at once."""
+    from jax._src.interpreters.partial_eval import DynamicJaxprTrace
+
+    trace = current_trace()
+    while trace is not None and not isinstance(trace, DynamicJaxprTrace):
+        trace = getattr(trace, "parent_trace", None)
+    return trace is not None
+
+
+def is_batched(value: Any, trace: Any) -> bool:
+    """Whether a value differs from lane to lane of the ``vmap`` that ``trace`` belongs to."""
+    return getattr(value, "_trace", None) is trace and isinstance(getattr(value, "batch_dim", None), int)
+
+
+def whole(value: Any, trace: Any) -> Any:
+    """A value that is the same in every lane of the ``vmap`` that ``trace`` belongs to, as it is outside of it."""
+    return value.val if getattr(value, "_trace", None) is trace and not is_batched(value, trace) else value
+
+
+def is_differentiated(value: Any) -> bool:
+    """Whether a gradient is being taken that a value may contribute to."""
+    return hasattr(value, "primal")
+
+
+def varying_axes(value: Any) -> frozenset[Any]:
+    """The mesh axes along which a value in a ``shard_map`` may differ from device to device."""
+    kind = jax.typeof(value)
+    found = getattr(getattr(kind, "manual_axis_type", None), "varying", None)
+    return frozenset(getattr(kind, "vma", ()) if found is None else found)
+
+
+def varying_alike(*values: Any) -> list[Any]:
+    """Values in a ``shard_map``, each said to vary along all axes along which any does; others as they are.
+
+    A function with a backward pass of its own needs it: the gradient by what was the same on all devices is then
+    added up over them.
+    """
+    union = frozenset[Any]().union(*(varying_axes(x) for x in values if x is not None))
+    if not union:
+        return list(values)
+    missing = [() if x is None else tuple(union - varying_axes(x)) for x in values]
+    return [jax.lax.pcast(x, axes, to="varying") if axes else x for x, axes in zip(values, missing, strict=True)]
+
+
 def evaluate_jaxpr(jaxpr: Any, consts: Any, args: Any) -> list[Any]:
     """Run a jaxpr on flat arguments in the current trace."""
     return jax.core.eval_jaxpr(jaxpr, consts, *args)
@@ -49,21 +120,40 @@ def used_inputs(closed: Any) -> list[bool]:
     return [id(v) in used for v in jaxpr.invars]
 
 
-def calls_python(closed: Any) -> bool:
-    """Whether a closed jaxpr calls back into Python while it runs, where anything may go wrong."""
-    return any("callback" in e.primitive.name or any(map(calls_python, _inner(e))) for e in closed.jaxpr.eqns)
+def calls_python(jaxpr: Any) -> bool:
+    """Whether a jaxpr, closed or not, calls back into Python while it runs, where anything may go wrong."""
+    return any(_is_callback(e.primitive.name) or any(map(calls_python, _inner(e))) for e in jaxpr.eqns)
+
+
+def _is_callback(primitive: str) -> bool:
+    return "callback" in primitive or primitive == "debug_print"
 
 
 def _inner(equation: Any) -> list[Any]:
     found = []
     for value in equation.params.values():
-        found += [x for x in (value if isinstance(value, (list, tuple)) else (value,)) if hasattr(x, "jaxpr")]
+        found += [x for x in (value if isinstance(value, (list, tuple)) else (value,)) if hasattr(x, "eqns")]
     return found
 
 
 def is_device_error(error: BaseException) -> bool:
     """Whether JAX complains of operands on different devices; it has no exception class for that."""
     return isinstance(error, ValueError) and str(error).startswith("Received incompatible devices")
+
+
+def is_collective_error(error: BaseException) -> bool:
+    """Whether JAX stumbles over a collective along an axis of ``vmap`` in a ``shard_map`` that checks what varies."""
+    if isinstance(error, ValueError) and "lanes " in str(error):
+        return str(error).startswith("jax.lax.psum can only accept axis_name")
+    where = error.__traceback__
+    while where is not None and where.tb_next is not None:
+        where = where.tb_next
+    return isinstance(error, AssertionError) and where is not None and where.tb_frame.f_code.co_name == "pvary"
+
+
+def is_forward_mode_error(error: BaseException) -> bool:
+    """Whether JAX complains that a function with a backward pass of its own has no forward-mode derivative."""
+    return isinstance(error, TypeError) and str(error).startswith("can't apply forward-mode")
 
 
 def restart_compilation_cache() -> None:
@@ -83,3 +173,170 @@ def trace_config() -> Any:
     from jax._src import config
 
     return config.trace_context()
+
+
+# -- values behind tracers, for control flow in Python ----------------------------------------------
+
+_CONVERSIONS = {"_bool": bool, "_int": int, "_float": float, "_complex": complex, "_index": operator.index}
+_hooked: list[Callable[[Any, Any], Any]] = []
+
+
+def answer_conversions(ask: Callable[[Any, Any], Any]) -> bool:
+    """From now on let ``ask(tracer, convert)`` say what ``bool(tracer)`` and the like are.
+
+    ``ask`` may return ``NotImplemented``, and JAX raises its error then. Returns whether this version of JAX has
+    the hooks; without them every such question is JAX's error.
+    """
+    if _hooked:
+        _hooked[:] = [ask]
+        return True
+    kind = jax.core.ShapedArray
+    if not all(callable(getattr(kind, name, None)) for name in _CONVERSIONS) or not hasattr(kind, "item"):
+        return False
+    _hooked[:] = [ask]
+    for name, convert in _CONVERSIONS.items():
+        setattr(kind, name, _asking(getattr(kind, name), convert))
+    method = getattr(kind, "item")  # noqa: B009 (type checkers don't see it)
+    setattr(kind, "item", type(method)(_asking_item(method.fun)))  # noqa: B010
+    return True
+
+
+def _asking(refuse: Callable[[Any, Any], Any], convert: Any) -> Callable[[Any, Any], Any]:
+    def answer(aval: Any, tracer: Any) -> Any:
+        found = _hooked[0](tracer, convert)
+        return refuse(aval, tracer) if found is NotImplemented else found
+
+    return answer
+
+
+def _asking_item(refuse: Callable[..., Any]) -> Callable[..., Any]:
+    def item(self: Any, *args: int) -> Any:
+        found = NotImplemented if args or not isinstance(self, Tracer) else _hooked[0](self, item_of)
+        return refuse(self, *args) if found is NotImplemented else found
+
+    return item
+
+
+def item_of(value: Any) -> Any:
+    """``value.item()``."""
+    return value.item()
+
+
+class Shadow:
+    """What the tracers of a program being traced are worth for particular inputs.
+
+    Nothing is computed before it is asked for, and then only what the answer depends on.
+
+    Args:
+        tracers: the inputs of the trace that is running now.
+        fetch: gives what they are worth; called when that is first needed.
+    """
+
+    def __init__(self, tracers: Iterable[Any], fetch: Callable[[], Iterable[Any]]) -> None:
+        self._trace = current_trace()
+        self._inputs = [tracer.val for tracer in tracers]
+        self._fetch: Callable[[], Iterable[Any]] | None = fetch
+        self._values: dict[Any, Any] = {}
+
+    def root(self, tracer: Any) -> Any:
+        """The value of this trace that is differentiated in ``tracer``, or itself; ``None`` in other transforms.
+
+        It may be a concrete array.
+        """
+        while hasattr(tracer, "primal"):
+            tracer = tracer.primal
+        return tracer if not isinstance(tracer, Tracer) or tracer._trace is self._trace else None
+
+    def value(self, tracer: Any) -> Any:
+        """The concrete value of a tracer of this trace; ``None`` if it can't be known."""
+        with untraced():
+            if self._fetch is not None:
+                self._values.update(zip(self._inputs, self._fetch(), strict=True))
+                self._fetch = None
+            return self._evaluate(tracer)
+
+    def _evaluate(self, wanted: Any) -> Any:
+        pending = [wanted]  # no recursion: a long loop makes a long chain
+        while pending:
+            tracer = pending.pop()
+            if self._knows(tracer):
+                continue
+            if tracer.parent.effects:  # what Python does, or a mutable array: not to be had twice
+                return None
+            if missing := [t for t in tracer.parent.in_tracers if not self._knows(t)]:
+                pending += [tracer, *missing]
+            elif not self._run(tracer.parent):
+                return None
+        value = self._read(wanted)
+        return None if isinstance(value, Tracer) else value
+
+    def _knows(self, tracer: Any) -> bool:
+        return tracer.parent is None or tracer.val in self._values
+
+    def _read(self, tracer: Any) -> Any:
+        if hasattr(tracer.val, "val"):  # a literal
+            return tracer.val.val
+        if tracer.val in self._values:
+            return self._values[tracer.val]
+        return self._trace.frame.constvar_to_val[tracer.val]
+
+    def _run(self, equation: Any) -> bool:
+        """Evaluate an equation; whether that could be done."""
+        primitive = equation.primitive
+        inputs = [self._read(t) for t in equation.in_tracers]
+        if any(isinstance(x, Tracer) for x in inputs):  # of a transform around everything
+            return False
+        parameters = primitive.get_bind_params(equation.params)
+        if isinstance(parameters, tuple):  # jax 0.10 may give functions apart
+            functions, parameters = parameters
+            inputs = [*functions, *inputs]
+        with equation.ctx.manager:
+            outputs = primitive.bind(*inputs, **parameters)
+        outputs = outputs if primitive.multiple_results else [outputs]
+        self._values.update(zip(equation.outvars, outputs, strict=True))
+        return True
+
+
+# -- a program in parts -------------------------------------------------------------------------------
+
+
+class Part(NamedTuple):
+    """Some equations in a row of a jaxpr.
+
+    ``jaxpr`` is made of these alone; ``reads`` and ``gives`` are its inputs, and those of its outputs that are
+    used after it, as variables of the whole. ``loops`` says whether it may run for ever.
+    """
+
+    jaxpr: Any
+    reads: list[Any]
+    gives: list[Any]
+    loops: bool
+
+
+def parts(jaxpr: Any, ends: Iterable[int]) -> list[Part]:
+    """A jaxpr taken apart after the given numbers of equations."""
+    needed = {v for v in jaxpr.outvars if not hasattr(v, "val")}  # by what comes after
+    names = jaxpr.debug_info.with_unknown_names()
+    found = []
+    edges = sorted({0, *ends, len(jaxpr.eqns)})
+    for start, end in reversed(list(itertools.pairwise(edges))):
+        equations = jaxpr.eqns[start:end]
+        made = dict.fromkeys(v for e in equations for v in e.outvars)
+        reads = list(dict.fromkeys(v for e in equations for v in e.invars if not hasattr(v, "val") and v not in made))
+        gives = [v for v in made if v in needed]
+        needed.difference_update(gives)
+        needed.update(reads)
+        part = jaxpr.replace(eqns=equations, constvars=[], invars=reads, outvars=gives, debug_info=names)
+        found.append(Part(part, reads, gives, has_loops(part)))
+    return found[::-1]
+
+
+def known_after(jaxpr: Any, atoms: Iterable[Any]) -> list[int]:
+    """After how many equations each of some variables of a jaxpr has its value."""
+    made = {v: i for i, e in enumerate(jaxpr.eqns, 1) for v in e.outvars}
+    return [0 if hasattr(v, "val") else made.get(v, 0) for v in atoms]
+
+
+def has_loops(jaxpr: Any) -> bool:
+    """Whether a jaxpr has a loop whose number of turns is not fixed."""
+    return any(e.primitive.name == "while" or any(map(has_loops, _inner(e))) for e in jaxpr.eqns)

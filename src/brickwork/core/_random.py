@@ -63,9 +63,17 @@ def _initial_state(n: int) -> Any:
 
 
 @jax.jit
-def _advance(state: jax.Array) -> tuple[jax.Array, jax.Array]:
+def advance(state: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The next key of a random stream, and the state of the stream after it."""
     root = jax.random.wrap_key_data(state[:-1])
     return jax.random.fold_in(root, state[-1]), state.at[-1].add(jnp.uint32(1))
+
+
+@jax.jit
+def fork(key: jax.Array, number: jax.Array) -> jax.Array:
+    """The state of a random stream of its own, the one with a given number of those that a key stands for."""
+    words = jax.random.key_data(jax.random.fold_in(key, number))
+    return jnp.append(words, jnp.zeros(1, words.dtype))
 
 
 def random_stream() -> Buffer:
@@ -94,5 +102,5 @@ def next_key() -> jax.Array:
         state = stream.value
         if current_frame() is None and getattr(state, "committed", False):
             state = jnp.asarray(np.asarray(state))  # a compiled function left it on its device; keys go anywhere
-        key, stream.value = _advance(state)
+        key, stream.value = advance(state)
     return key

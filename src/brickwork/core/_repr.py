@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 from ._arrays import show_shape
 from ._containers import Node, is_structure
+from ._frame import Frame
 from ._variable import Variable
 
 
@@ -31,7 +33,7 @@ def _own_variables(module: Any) -> list[str]:
     lines = []
     for name, value in module.edges():
         if isinstance(value, Variable):
-            lines.append(f"({name}): {type(value).__name__}{show_shape(value.shape)}")
+            lines.append(f"({name}): {type(value).__name__}{show_shape(value.shape[value.stacked :])}")
     return lines
 
 
@@ -40,30 +42,55 @@ def describe_extra(module: Any) -> str:
 
     ``jax.tree.map`` can make such modules, of shapes or dtypes for example, and they must print too.
     """
+    stacked = [v for v in vars(module).values() if isinstance(v, Variable) and v.stacked]
     try:
-        return module.extra_repr()
+        if not stacked:
+            return module.extra_repr()
+        with Frame() as frame:  # in which the module is one of those that were stacked
+            for v in stacked:
+                frame.bind(
+                    v, SimpleNamespace(shape=v._shape[v.stacked :], dtype=v.dtype, ndim=len(v._shape) - v.stacked)
+                )
+            return module.extra_repr()
     except (AttributeError, IndexError, TypeError):
         if all(hasattr(v._value, "dtype") or v._value is None for v in module.variables()):
             raise
         return "?"
 
 
-def tree_repr(module: Any, seen: set[int] | None = None) -> str:
+def _stack_size(module: Any, depth: int) -> int:
+    """How many modules a stack holds that is itself inside of ``depth`` others; 0 for any other module."""
+    axes: dict[int, Any] = {}  # where the blocks of a Repeat are counted, which make no stack
+    for inner in module.modules():
+        if inner._repeated is not None:
+            axes |= {id(v): inner._repeated[1] for v in inner.variables() if id(v) not in axes}
+    variables = module.variables()
+    if any(axes.get(id(v), v.stacked) <= depth or v.stacked <= depth for v in variables):
+        return 0
+    sizes = {v._shape[depth] for v in variables}
+    return sizes.pop() if len(sizes) == 1 else 0
+
+
+def tree_repr(module: Any, seen: set[int] | None = None, depth: int = 0) -> str:
     """A module and what it holds, one line each, indented; a shared one is printed once in full."""
     seen = set() if seen is None else seen
     is_module = not isinstance(module, (list, dict))
     extra = describe_extra(module) if is_module else ""
+    if is_module and (count := _stack_size(module, depth)):
+        extra += f"{', ' if extra else ''}stack of {count}"
+        depth += 1
     kind = type(module).__name__ if is_module else {True: "list", False: "dict"}[isinstance(module, list)]
     if is_module:
         if id(module) in seen:
             return f"{kind}({extra})  (shared)"
         seen.add(id(module))
+        depth += module._repeated is not None
     lines = [] if extra or not is_module else _own_variables(module)
     for name, value in _entries(module):
         if isinstance(value, Variable):
             lines.append(f"({name}): {type(value).__name__}{show_shape(value.shape)}")
         elif isinstance(value, (Node, list, dict)):
-            lines.append(f"({name}): {tree_repr(value, seen)}")
+            lines.append(f"({name}): {tree_repr(value, seen, depth)}")
         else:
             lines.append(f"({name}): {getattr(value, '__name__', repr(value))}")
     if not lines:

@@ -1,17 +1,21 @@
-"""Loading values by name: all problems found first, then everything or nothing."""
+"""Values by name, and loading them: all problems found first, then everything or nothing."""
 
 from __future__ import annotations
 
 import difflib
+import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from ..errors import LoadError
 from ._arrays import as_array, show_shape
+from ._frame import all_or_nothing
+from ._parts import join, part
 from ._variable import Variable
 from ._walk import walk
 
@@ -46,9 +50,88 @@ def _renamed(state: Mapping[str, Any], rename: Rename) -> dict[str, Any]:
     return result
 
 
-def _fits(variable: Variable, shape: tuple[int, ...]) -> bool:
-    known = variable.shape
-    return len(known) == len(shape) and all(a is None or a == b for a, b in zip(known, shape, strict=True))
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One array of a ``state_dict``: a variable, or the part of a stacked one at ``index`` along ``axes``."""
+
+    name: str
+    variable: Variable
+    index: tuple[int, ...]
+    axes: tuple[int, ...]
+
+    def part_of(self, shape: Any) -> tuple[int | None, ...]:
+        """The shape of the part, for one of the variable."""
+        return tuple(n for axis, n in enumerate(shape) if axis not in self.axes)
+
+    @property
+    def key(self) -> tuple[int, tuple[int, ...]]:
+        """What is the same for tied entries."""
+        return id(self.variable), self.index
+
+
+def entries(root: Any, *, aliases: bool = False) -> Iterator[Entry]:
+    """The variables in a network under the names of a ``state_dict``, each once or, with ``aliases``, under all names.
+
+    A module with ``_repeated`` holds, as its attribute ``block``, several blocks with stacked variables. They go by
+    the names that they would have if they stood side by side: ``0.weight``, ``1.weight``.
+    """
+    items = list(walk(root, aliases=aliases))
+    yield from _Expansion(items, aliases).entries(0, len(items), _Block("", "", (), ()))
+
+
+@dataclass(frozen=True, slots=True)
+class _Block:
+    """One of the blocks that repeated ones stand for."""
+
+    path: str  # where it is
+    name: str  # and where it would be
+    index: tuple[int, ...]
+    axes: tuple[int, ...]
+
+    def name_of(self, path: str) -> str:
+        """The name of what is at a path inside."""
+        return f"{self.name}{path[len(self.path) :]}".removeprefix(".")
+
+
+class _Expansion:
+    """What a walk has found, with each of the blocks that repeated ones stand for."""
+
+    def __init__(self, items: list[tuple[str, Any]], aliases: bool) -> None:
+        self.items, self.aliases = items, aliases
+        holders = ((path, getattr(item, "_repeated", None)) for path, item in items)
+        self.blocks = {f"{path}.block".removeprefix("."): (path, *found) for path, found in holders if found}
+
+    def entries(self, start: int, end: int, around: _Block) -> Iterator[Entry]:
+        """The entries of some items, which are in a block."""
+        i = start
+        while i < end:
+            path, item = self.items[i]
+            i += 1
+            if isinstance(item, Variable):
+                yield from self._entry(path, item, around)
+            elif path in self.blocks:
+                holder, count, axis = self.blocks[path]
+                after = next((k for k in range(i, end) if not self.items[k][0].startswith(f"{path}.")), end)
+                for n in range(count):
+                    name = f"{around.name_of(holder)}.{n}".removeprefix(".")
+                    block = _Block(path, name, (*around.index, n), (*around.axes, axis))
+                    yield from self.entries(i, after, block)
+                i = after
+
+    def _entry(self, path: str, variable: Variable, around: _Block) -> Iterator[Entry]:
+        own = sum(axis < variable.stacked for axis in around.axes)
+        if self.aliases or not any(around.index[own:]):  # what all blocks share has its name from the first of them
+            yield Entry(around.name_of(path), variable, around.index[:own], around.axes[:own])
+
+
+def state_of(root: Any) -> dict[str, Any]:
+    """The values of all parameters and persistent buffers by name; see ``Module.state_dict``."""
+    found = {}
+    for entry in entries(root):
+        if entry.variable.persistent:
+            value = entry.variable.value
+            found[entry.name] = part(value, entry.index, entry.axes) if entry.index else value
+    return found
 
 
 def _report_text(report: LoadReport, names: list[str], what: str) -> str:
@@ -81,36 +164,100 @@ def load_state(
         raise TypeError(f"load: expected a mapping from names to arrays, got {type(state).__name__}")
     given = _renamed(state, rename)
     root.prepare_state(given)
-    by_name: dict[str, Variable] = {}
-    canonical: dict[int, str] = {}
-    for path, item in walk(root, aliases=True):
-        if isinstance(item, Variable):
-            by_name[path] = item
-            canonical.setdefault(id(item), path)
+    by_name = _accepted(root)
+    canonical = [entry for entry in entries(root) if entry.variable.persistent]
     report = LoadReport()
-    chosen: dict[int, tuple[str, Variable, Any]] = {}
+    contents: dict[int, _Contents] = {}
     for name, value in given.items():
-        variable = by_name.get(name)
-        if variable is None:
+        entry = by_name.get(name)
+        if entry is None:
             report.unexpected.append(name)
             continue
-        shape = tuple(np.shape(value))
-        if not _fits(variable, shape):
-            report.mismatched.append(f"{name}: the network has {show_shape(variable.shape)}, the state {shape}")
-            continue
-        first = chosen.setdefault(id(variable), (name, variable, value))
-        if first[2] is not value and not np.array_equal(np.asarray(first[2]), np.asarray(value)):
-            report.mismatched.append(f"{name}: tied to {first[0]} in the network, but the values differ")
-    names = [path for path in canonical.values() if by_name[path].persistent]
-    bad = {line.partition(":")[0] for line in report.mismatched}
-    for path in names:
-        variable = by_name[path]
-        aliases = {n for n, v in by_name.items() if v is variable} if bad else {path}
-        if id(variable) not in chosen and not aliases & bad:
-            report.missing.append(path)
+        content = contents.setdefault(id(entry.variable), _Contents(entry.variable))
+        problem = content.take(entry, value)
+        if problem is not None:
+            report.mismatched.append(f"{name}: {problem}")
+    report.missing += [
+        e.name for e in canonical if id(e.variable) not in contents or not contents[id(e.variable)].has(e)
+    ]
     if report.mismatched or (strict and report):
-        raise LoadError(_report_text(report, names, what))
-    ready = [(v, as_array(x, v, v.dtype)) for _, v, x in chosen.values()]
+        raise LoadError(_report_text(report, [e.name for e in canonical], what))
+    with all_or_nothing():
+        for (
+            content
+        ) in contents.values():  # first of all, since parts that are missing are drawn by the shapes of others
+            if None in content.variable.shape:
+                content.variable.shape = content.shape
+        ready = [(content.variable, content.value()) for content in contents.values()]
     for variable, value in ready:
         variable.load(value)
     return report
+
+
+def _accepted(root: Any) -> dict[str, Entry]:
+    """The entries by all names that they may have in a state: of a stacked variable also the whole."""
+    found = {path: Entry(path, v, (), ()) for path, v in walk(root, aliases=True) if isinstance(v, Variable)}
+    return found | {entry.name: entry for entry in entries(root, aliases=True)}
+
+
+class _Contents:
+    """What a state has for one variable: all of it, or parts of a stacked one."""
+
+    def __init__(self, variable: Variable) -> None:
+        self.variable = variable
+        self.shape: Any = variable.shape  # as far as it is known, also by now from the state
+        self.axes: tuple[int, ...] = ()
+        self.parts: dict[tuple[int, ...], tuple[str, Any]] = {}
+        self.amiss: set[tuple[int, ...]] = set()
+
+    def take(self, entry: Entry, value: Any) -> str | None:
+        """Add a value; returns what is wrong with it."""
+        known = entry.part_of(self.shape)
+        shape = tuple(np.shape(value))
+        if len(known) != len(shape) or any(a is not None and a != b for a, b in zip(known, shape, strict=True)):
+            self.amiss.add(entry.index)
+            return f"the network has {show_shape(known)}, the state {shape}"
+        sizes = iter(shape)
+        self.shape = tuple(n if axis in entry.axes else next(sizes) for axis, n in enumerate(self.shape))
+        first, other = self.parts.setdefault(entry.index, (entry.name, value))
+        if other is not value and not np.array_equal(np.asarray(other), np.asarray(value)):
+            return f"tied to {first} in the network, but the values differ"
+        if len(self.parts) > 1 and () in self.parts:
+            return f"the state has all blocks in {self.parts[()][0]}, and this one on its own too"
+        self.axes = entry.axes
+        return None
+
+    def has(self, entry: Entry) -> bool:
+        """Whether there is a value for an entry, be it a wrong one."""
+        known = self.parts.keys() | self.amiss
+        return entry.index in known or () in known or (not entry.index and self.is_complete)
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """How many parts there are along each of the axes."""
+        return tuple(self.shape[axis] for axis in self.axes)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether there is a value for every part."""
+        return () in self.parts or len(self.parts) == math.prod(self.counts)
+
+    def value(self) -> Any:
+        """The value that the variable is to have."""
+        variable = self.variable
+        parts = {index: part for index, (_, part) in self.parts.items()}
+        if () in parts:
+            return as_array(parts[()], variable, variable.dtype)
+        if not self.is_complete:
+            value = variable.value
+            for index, new in parts.items():
+                where = dict(zip(self.axes, index, strict=True))
+                place = tuple(where.get(axis, slice(None)) for axis in range(value.ndim))
+                value = value.at[place].set(as_array(new, variable, variable.dtype))
+            return value
+        values = [parts[index] for index in np.ndindex(self.counts)]
+        if all(isinstance(x, np.ndarray) for x in values):
+            whole = as_array(np.stack(values), variable, variable.dtype)
+        else:
+            whole = join([as_array(x, variable, variable.dtype) for x in values])
+        return jnp.moveaxis(whole.reshape(self.counts + whole.shape[1:]), range(len(self.axes)), self.axes)

@@ -8,6 +8,7 @@ as the static half of a module when one is passed through ``jax.jit`` or ``jax.t
 
 from __future__ import annotations
 
+import functools
 import types
 import weakref
 from collections.abc import Callable, Iterable
@@ -81,6 +82,35 @@ def _ghost(value: Any) -> Static:
         return Static(value)
 
 
+class _Meaning(Static):
+    """A function that compares by what it does, so that one made in the same place is equal."""
+
+    __slots__ = ()
+
+    def __init__(self, value: Any, key: Any) -> None:
+        self.value, self.key = value, key
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Meaning) and self.key == other.key
+
+    __hash__ = Static.__hash__
+
+
+def meaning(value: Any) -> Static:
+    """A plain attribute value for telling whether two modules compute the same."""
+    if isinstance(value, functools.partial):
+        parts = (value.func, *value.args, *value.keywords.items())
+        return _Meaning(value, (functools.partial, *map(meaning, parts)))
+    if not isinstance(value, types.FunctionType):
+        return Static(value)
+    try:
+        captured = [cell.cell_contents for cell in value.__closure__ or ()]
+    except ValueError:  # not assigned yet
+        return Static(value)
+    parts = (*(value.__defaults__ or ()), *(value.__kwdefaults__ or {}).items(), *captured)
+    return _Meaning(value, (value.__code__, *map(Static, parts)))
+
+
 class Encoding:
     """A nested tuple that hashes once."""
 
@@ -104,10 +134,11 @@ class Structure:
 
     __slots__ = ("encoding", "modules", "variables")
 
-    def __init__(self, roots: Iterable[Any], *, rebuildable: bool = False) -> None:
+    def __init__(self, roots: Iterable[Any], *, rebuildable: bool = False, by_meaning: bool = False) -> None:
         self.modules: list[Any] = []
         self.variables: list[Variable] = []
-        self.encoding = Encoding(_Encoder(self, Static if rebuildable else _ghost).all(roots))
+        static = Static if rebuildable else meaning if by_meaning else _ghost
+        self.encoding = Encoding(_Encoder(self, static).all(roots))
 
 
 class _Encoder:
@@ -152,7 +183,12 @@ class _Encoder:
             return ("seen variable", number)
         self.numbers[id(variable)] = len(self.out.variables)
         self.out.variables.append(variable)
-        return (type(variable), ("trainable", variable._trainable), ("persistent", variable.persistent))
+        flags = (
+            ("trainable", variable._trainable),
+            ("persistent", variable.persistent),
+            ("stacked", variable._stacked),
+        )
+        return (type(variable), *flags)
 
 
 def rebuild(encoding: Encoding, values: Iterable[Any]) -> Any:
@@ -199,10 +235,11 @@ class _Decoder:
         return module
 
     def variable(self, code: Any) -> Any:
-        kind, (_, trainable), (_, persistent) = code
+        kind, (_, trainable), (_, persistent), (_, stacked) = code
         new = object.__new__(kind)
         self.variables.append(new)
         revive(new, next(self.values), trainable)
+        new._stacked = stacked
         if not persistent:
             new.persistent = False
         return new

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import weakref
 from typing import TYPE_CHECKING, Any
@@ -75,6 +76,7 @@ class Variable(ArrayMethods):
         "_number",
         "_placement",
         "_shape",
+        "_stacked",
         "_trace",
         "_trainable",
         "_value",
@@ -104,7 +106,8 @@ class Variable(ArrayMethods):
         self._shape: Shape = ()
         self._dtype: Any = None
         self._init: Initializer | None = None
-        self._number: tuple[int, int] | None = None
+        self._number: Any = None  # seed and number of the draw; for a stack, a list of such pairs
+        self._stacked = 0
         self._placement: Any = None
         self._trainable = False
         self._bw_holders: tuple[weakref.ref[Any], ...] = ()
@@ -195,19 +198,30 @@ class Variable(ArrayMethods):
     def _draw(self) -> None:
         if None in self._shape:
             raise self._deferred_error()
-        seed, number = self._number or next_number()
         with outside():
-            host = draw_array(
-                self._init or _default_initializer,
-                seed=seed,
-                stream=number,
-                shape=self.known_shape,
-                dtype=self._dtype,
-                name=self.name,
-            )
+            host = self._draw_host()
             value = jax.device_put(host)  # takes over the memory, which nobody else holds
             self._value = value if self._placement is None else jax.device_put(value, self._placement)
         self._trace = None
+
+    def _draw_host(self) -> np.ndarray:
+        """The initial value on the host; the parts of a stack are drawn as if each were alone."""
+        init, n, name = self._init or _default_initializer, self._stacked, self.name
+        if self._number is None:
+            self._number = self._fresh_number()
+        shape = self.known_shape[n:]
+
+        def part(number: tuple[int, int]) -> np.ndarray:
+            return draw_array(init, seed=number[0], stream=number[1], shape=shape, dtype=self._dtype, name=name)
+
+        if not n:
+            return part(self._number)
+        return np.stack([part(number) for number in self._number]).reshape(self.known_shape)
+
+    def _fresh_number(self) -> Any:
+        if not self._stacked:
+            return next_number()
+        return [next_number() for _ in range(math.prod(n or 1 for n in self._shape[: self._stacked]))]
 
     def _deferred_error(self) -> DeferredShapeError:
         return DeferredShapeError(
@@ -226,7 +240,7 @@ class Variable(ArrayMethods):
         if init is not None:
             self._init = as_initializer(init)
         if self.is_drawn:
-            self._number = next_number()
+            self._number = self._fresh_number()
         if not self.is_drawable:
             return
         self._value = None
@@ -242,7 +256,7 @@ class Variable(ArrayMethods):
     def initialize_later(self) -> None:
         """Drop the value, if there is one; the next read draws anew."""
         if self.is_drawn:
-            self._number = next_number()
+            self._number = self._fresh_number()
             self._value = None
 
     def load(self, value: Any) -> None:
@@ -289,9 +303,11 @@ class Variable(ArrayMethods):
     @property
     def shape(self) -> Any:
         """The shape, with ``None`` for sizes that are not known yet. Assigning fills in unknown sizes."""
+        frame = local.context.frame
         if self._value is None:
-            return self._shape
-        if local.context.frame is None:
+            here = None if frame is None or not self._stacked else frame.known(self)
+            return self._shape if here is None else here.shape  # in a lane, the shape of one part
+        if frame is None:
             return getattr(self._value, "shape", ())  # jax.tree.map may have put anything here
         return self.value.shape
 
@@ -299,7 +315,12 @@ class Variable(ArrayMethods):
     def shape(self, new: Any) -> None:
         what = self.described()
         given = check_shape(new, what)
-        known: Shape = self._shape if self._value is None else self._value.shape
+        context = local.context
+        here = None if context.frame is None else context.frame.known(self)  # in a lane, one part of a stack
+        if here is not None:
+            known: Shape = here.shape
+        else:
+            known = self._shape if self._value is None else self._value.shape
         fits = len(given) == len(known) and all(
             a is None or b is None or a == b for a, b in zip(known, given, strict=True)
         )
@@ -310,7 +331,6 @@ class Variable(ArrayMethods):
             )
         if None not in known:
             return
-        context = local.context
         if context.undo is not None:
             context.undo.append(lambda old=self._shape: self._restore_shape(old))
         self._shape = tuple(b if a is None else a for a, b in zip(known, given, strict=True))
@@ -367,6 +387,11 @@ class Variable(ArrayMethods):
         """Whether gradients and optimisers take this variable into account."""
         return self._trainable
 
+    @property
+    def stacked(self) -> int:
+        """How many leading axes count separate values, put together by :func:`brickwork.stack`."""
+        return self._stacked
+
     def __repr__(self) -> str:
         kind, dtype = type(self).__name__, str(self._dtype)
         if self._value is None:
@@ -382,7 +407,7 @@ class Variable(ArrayMethods):
 
     def _settings(self) -> dict[str, Any]:
         """What a copy needs besides the value."""
-        names = ("_shape", "_dtype", "_init", "_number", "_trainable")  # the placement isn't for pickles
+        names = ("_shape", "_dtype", "_init", "_number", "_trainable", "_stacked")  # the placement isn't for pickles
         return {n: getattr(self, n) for n in names} | dict(getattr(self, "__dict__", {}))
 
     def _restore(self, settings: dict[str, Any], value: Any) -> None:
@@ -443,13 +468,14 @@ def _path_to(item: Any) -> str:
     return ".".join(reversed(names))
 
 
-def _flatten(variable: Variable) -> tuple[tuple[Any], tuple[type, bool, bool]]:
-    return (variable.value,), (type(variable), variable._trainable, variable.persistent)
+def _flatten(variable: Variable) -> tuple[tuple[Any], tuple[type, bool, bool, int]]:
+    return (variable.value,), (type(variable), variable._trainable, variable.persistent, variable._stacked)
 
 
-def _unflatten(settings: tuple[type, bool, bool], leaves: Any) -> Variable:
-    kind, trainable, persistent = settings
+def _unflatten(settings: tuple[type, bool, bool, int], leaves: Any) -> Variable:
+    kind, trainable, persistent, stacked = settings
     new = revive(object.__new__(kind), leaves[0], trainable)
+    new._stacked = stacked
     if not persistent:
         new.persistent = False
     return new

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     from ._types import ArrayLike
 
+_LARGEST_UNFOLDED = 64  # how many times the size of the output unfolded windows may take
+
 
 def conv2d(
     x: Float[ArrayLike, "*n c h w"],
@@ -163,16 +165,65 @@ def _conv2d(
     groups: int,
 ) -> Array:
     dtype = jnp.result_type(x, weight)
-    batch = x if x.ndim == 4 else x[None]
-    y = lax.conv_general_dilated(
-        batch.astype(dtype),
-        weight.astype(dtype),
-        stride,
-        padding,
-        rhs_dilation=dilation,
-        dimension_numbers=("NCHW", "OIHW", "NCHW"),
-        feature_group_count=groups,
-    )
+    batch = (x if x.ndim == 4 else x[None]).astype(dtype)
+    weight = weight.astype(dtype)
+    if dilation == (1, 1) and groups == 1 and _suits_product(batch.shape, weight.shape, stride, padding):
+        y = _product(batch, weight, stride, padding)
+    else:
+        y = lax.conv_general_dilated(
+            batch,
+            weight,
+            stride,
+            padding,
+            rhs_dilation=dilation,
+            dimension_numbers=("NCHW", "OIHW", "NCHW"),
+            feature_group_count=groups,
+        )
     if bias is not None:
         y = y + bias[:, None, None]
     return y if x.ndim == 4 else y[0]
+
+
+def _suits_product(images: tuple[int, ...], kernel: tuple[int, ...], stride: Any, padding: Any) -> bool:
+    """Whether to unfold the windows and multiply matrices instead of calling XLA's convolution.
+
+    On a CPU that is faster where there is nothing to unfold, and where the unfolded windows are no more numbers
+    than the weights, which the convolution rearranges at every call. Where the output is smaller than a window, it
+    is up to a hundred times as slow.
+    """
+    if jax.default_backend() != "cpu":
+        return False
+    if kernel[2:] == (1, 1):
+        return padding == ((0, 0), (0, 0))
+    rows, columns = _output_size(images, kernel, stride, padding)
+    if images[0] * rows * columns <= kernel[0]:
+        return True
+    return (rows < kernel[2] or columns < kernel[3]) and kernel[2] * kernel[3] <= _LARGEST_UNFOLDED
+
+
+def _output_size(images: tuple[int, ...], kernel: tuple[int, ...], stride: Any, padding: Any) -> tuple[int, int]:
+    rows, columns = ((images[axis] + sum(padding[axis - 2]) - kernel[axis]) // stride[axis - 2] + 1 for axis in (2, 3))
+    return rows, columns
+
+
+def _product(x: Array, weight: Array, stride: tuple[int, int], padding: Any) -> Array:
+    """Convolution as one product: weights ``(O, C * KH * KW)`` by windows ``(N, C * KH * KW, HO * WO)``."""
+    n, c = x.shape[:2]
+    out, _, height, width = weight.shape
+    rows, columns = _output_size(x.shape, weight.shape, stride, padding)
+    if any(map(any, padding)):
+        x = jnp.pad(x, ((0, 0), (0, 0), *padding))
+    shifted = [
+        lax.slice(
+            x,
+            (0, 0, i, j),
+            (n, c, i + (rows - 1) * stride[0] + 1, j + (columns - 1) * stride[1] + 1),
+            (1, 1, *stride),
+        )
+        for i in range(height)
+        for j in range(width)
+    ]
+    windows = jnp.stack(shifted, 2) if len(shifted) > 1 else shifted[0]
+    windows = windows.reshape(n, c * height * width, rows * columns)
+    y = lax.dot_general(weight.reshape(out, c * height * width), windows, (((1,), (1,)), ((), ())))
+    return y.transpose(1, 0, 2).reshape(n, out, rows, columns)

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from ..core._jax import varying_alike
 from ..errors import ShapeMismatchError
 from . import _checks as checks
 
@@ -251,7 +252,7 @@ def _batch_norm_train(
         few = x[: -(-_SHIFT_SAMPLES // per_sample)].astype(dtype)
         shift = _channel_sum(few) / max(few.size // max(x.shape[1], 1), 1)
     shift = lax.stop_gradient(shift.astype(dtype))
-    return _normalize(eps, x, weight, bias, shift)
+    return _normalize(eps, *varying_alike(x, weight, bias, shift))
 
 
 def _normalize_plain(

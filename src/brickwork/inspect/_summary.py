@@ -10,6 +10,7 @@ import jax
 
 from ..core import ModuleBase, Parameter, dry_run, walk
 from ..core._arrays import show_shape
+from ..core._repr import describe_extra
 
 
 @dataclass
@@ -93,7 +94,8 @@ def summarize(net: ModuleBase, *specs: Any) -> Summary:
         seen |= {id(v) for v in own}
         known = all(v.is_drawable or v.is_drawn for v in own)
         count = sum(v.size for v in own) if known else None
-        name = type(module).__name__ + (f"({module.extra_repr()})" if module.extra_repr() else "")
+        extra = describe_extra(module)
+        name = type(module).__name__ + (f"({extra})" if extra else "")
         summary.rows.append(Row(path, name, outputs.get(id(module), ""), count))
     parameters = net.parameters()
     if any(None in p.shape for p in parameters):

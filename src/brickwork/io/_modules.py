@@ -5,22 +5,18 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 
-from ..core import LoadReport, ModuleBase, Variable, walk
-from ..core._state import load_state
+from ..core import LoadReport, ModuleBase
+from ..core._state import entries, load_state
 from ..errors import CheckpointError
 from ._files import load, save
 
 
 def save_module(net: ModuleBase, path: str | os.PathLike[str]) -> None:
     """Write a network's parameters and persistent buffers; see ``Module.save``."""
-    canonical: dict[int, str] = {}
-    aliases: dict[str, str] = {}
     net.prepare_state()
-    for name, item in walk(net, aliases=True):
-        if isinstance(item, Variable) and item.persistent:
-            first = canonical.setdefault(id(item), name)
-            if first != name:
-                aliases[name] = first
+    canonical = {entry.key: entry.name for entry in entries(net)}
+    found = (entry for entry in entries(net, aliases=True) if entry.variable.persistent)
+    aliases = {entry.name: canonical[entry.key] for entry in found if entry.name != canonical[entry.key]}
     save(path, net.state_dict(), aliases=aliases)
 
 
@@ -40,7 +36,7 @@ def load_module(
             f"{os.fspath(path)}: holds a {kind}{inside}, not a plain dict from names to arrays; open it with "
             "bw.load and pass the part that belongs to the network to net.load_state_dict"
         )
-    names = {name for name, item in walk(net, aliases=True) if isinstance(item, Variable)}
+    names = {entry.name for entry in entries(net, aliases=True)}
     for alias, name in info.aliases.items():  # tied in the file; perhaps not in this network
         if alias in names and name in state:
             state.setdefault(alias, state[name])

@@ -20,3 +20,4 @@ from ._norm import (
     LayerNorm as LayerNorm,
 )
 from ._pool import AvgPool2d as AvgPool2d, MaxPool2d as MaxPool2d
+from ._repeat import Repeat as Repeat

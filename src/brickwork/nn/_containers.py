@@ -6,7 +6,9 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, overload
 
 from ..core import ModuleBase, TrackedList
+from ..core._jax import is_staged
 from ..module import Module
+from ..transform._fold import FEWEST, fold, runs
 
 Layer = Callable[..., Any]
 
@@ -38,21 +40,39 @@ class Sequential(Module):
     """
 
     shows_callables = True
+    fold = True
     keeps_nothing = False  # the functions among its layers may
 
-    def __init__(self, *layers: Layer) -> None:
+    def __init__(self, *layers: Layer, fold: bool = True) -> None:
         self._layers: TrackedList = TrackedList()
+        if not fold:
+            self.fold = False
         self.extend(layers)
 
     def forward(self, x: Any, *args: Any, **kwargs: Any) -> Any:
         """Apply the layers in turn; further arguments go to the first."""
         layers = iter(self._layers)
-        first = next(layers, None)
-        if first is None:
-            return x
-        x = first(x, *args, **kwargs)
+        if args or kwargs:
+            first = next(layers, None)
+            if first is None:
+                return x
+            x = first(x, *args, **kwargs)
+        if self.fold and len(self._layers) >= FEWEST and is_staged():
+            return self._folded(list(layers), x)
         for layer in layers:
             x = layer(x)
+        return x
+
+    def _folded(self, layers: list[Any], x: Any) -> Any:
+        """Apply layers in turn, equal ones in a row as a loop."""
+        ends = dict(runs(layers))
+        i = 0
+        while i < len(layers):
+            out = fold(layers[i : ends[i]], x) if i in ends else NotImplemented
+            if out is NotImplemented:
+                x, i = layers[i](x), i + 1
+            else:
+                x, i = out, ends[i]
         return x
 
     def edges(self) -> Iterator[tuple[str, Any]]:

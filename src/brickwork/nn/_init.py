@@ -37,7 +37,7 @@ class fan_in_uniform(ElementwiseInitializer):
     def draw_block(self, rng: np.random.Generator, n: int, shape: Shape, dtype: Any) -> Any:
         """Draw ``n`` of them."""
         require_float(self, dtype)
-        inputs = shape if self._weight is None else self._weight.known_shape
+        inputs = shape if self._weight is None else self._weight.known_shape[self._weight.stacked :]
         values = standard(rng, n, dtype, uniform=True)
         values *= 1 / math.sqrt(max(math.prod(inputs[1:]), 1))
         return values

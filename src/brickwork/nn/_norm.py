@@ -6,8 +6,10 @@ import math
 from typing import TYPE_CHECKING, Any
 
 import jax.numpy as jnp
+from jax import lax
 
 from ..core import Buffer, Parameter
+from ..core._frame import lane_axes
 from ..functional import (
     _checks as checks,
     batch_norm_eval,
@@ -94,13 +96,15 @@ class _BatchNorm(Module):
         if not self.training:
             return batch_norm_eval(x, mean, var, self.weight, self.bias, self.eps)
         count = self._require_several(x)
-        y, *statistics = batch_norm_train(x, self.weight, self.bias, self.eps)
+        y, batch_mean, batch_var = batch_norm_train(x, self.weight, self.bias, self.eps)
         if count:
+            batch_mean, batch_var, count = _pooled(mean, batch_mean, batch_var, count)
             mean.value, var.value, tracked.value = update_running_statistics(
                 mean.value,
                 var.value,
                 tracked.value,
-                *statistics,
+                batch_mean,
+                batch_var,
                 count=count,
                 momentum=self.momentum,
             )
@@ -121,6 +125,15 @@ class _BatchNorm(Module):
         affine = "" if self.weight is not None else ", affine=False"
         track = "" if self.running_mean is not None else ", track_running_stats=False"
         return f"{args.show(self.num_features)}{rest}{affine}{track}"
+
+
+def _pooled(running: Buffer, mean: Any, var: Any, count: int) -> tuple[Any, Any, int]:
+    """Mean and biased variance of a batch over all lanes of the mapped axes around, as if they were one batch."""
+    axes = lane_axes(running, mean)
+    if not axes:
+        return mean, var, count
+    whole = lax.pmean(mean, axes)
+    return whole, lax.pmean(var + jnp.square(mean - whole), axes), count * lax.psum(1, axes)
 
 
 class BatchNorm1d(_BatchNorm):

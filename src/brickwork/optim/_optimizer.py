@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..core import Buffer, ModuleBase, Parameter, TrackedList
+from ..core import Buffer, ModuleBase, Parameter
 from ..core._frame import current_frame, note_module, outside
 from ..core._jax import Tracer, is_device_error
 from ..core._patterns import no_match
@@ -50,21 +50,30 @@ class _Rule:
         return optax.partition(rules, labels)
 
 
-@functools.partial(jax.jit, static_argnums=0)
+class _Compiled:
+    """The two functions of a rule, compiled; shared by the optimisers that have the rule, and gone with the last."""
+
+    __slots__ = ("__weakref__", "init", "update")
+
+    def __init__(self, rule: _Rule) -> None:
+        self.init = jax.jit(functools.partial(_init, rule))
+        self.update = jax.jit(functools.partial(_update, rule))
+
+
+_compiled: weakref.WeakValueDictionary[_Rule, _Compiled] = weakref.WeakValueDictionary()
+
+
 def _init(rule: _Rule, values: dict[str, jax.Array]) -> Any:
     with jax.numpy_dtype_promotion("standard"):  # optax mixes integer counts with floats
         return rule.combined.init(values)
 
 
-def _plain_update(rule: _Rule, grads: Any, state: Any, values: Any) -> tuple[Any, Any]:
+def _update(rule: _Rule, grads: Any, state: Any, values: Any) -> tuple[Any, Any]:
     import optax
 
     with jax.numpy_dtype_promotion("standard"):
         updates, state = rule.combined.update(grads, state, values)
         return optax.apply_updates(values, updates), state
-
-
-_update = jax.jit(_plain_update, static_argnums=0)
 
 
 class _Target:
@@ -96,6 +105,16 @@ class _Seen:
         changed = {path for path, p in parameters.items() if path in known and known[path]() is not p}
         self.parameters = known | {path: weakref.ref(p) for path, p in parameters.items()}
         return changed
+
+
+class _Kept(dict[_Rule, _Compiled]):
+    """The compiled functions that an optimiser uses; copies and pickles start without."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Kept:
+        return _Kept()
+
+    def __reduce__(self) -> Any:
+        return _Kept, ()
 
 
 class _Loose(Module):
@@ -156,11 +175,12 @@ class Optimizer(Module):
                 raise no_match("groups", pattern, [path for path, _ in self.net.named_parameters()])
         self._transformation = transformation
         self._groups = tuple((groups or {}).items())
-        self._buffers: TrackedList = TrackedList()
+        self._buffers: tuple[Buffer, ...] = ()
         self._buffer_names: tuple[str, ...] = ()
         self._owners: tuple[str | None, ...] = ()  # the parameter that a buffer belongs to
         self._seen = _Seen()
-        self._idle: TrackedList = TrackedList()  # the buffers of parameters that are frozen at present
+        self._kept = _Kept()
+        self._idle: tuple[Buffer, ...] = ()  # the buffers of parameters that are frozen at present
         self._idle_names: tuple[str, ...] = ()
         self._idle_owners: tuple[str | None, ...] = ()
         self._tree: Any = None
@@ -171,10 +191,6 @@ class Optimizer(Module):
         """The buffers of the state, under names such as ``inner.mu.hidden.weight``; also of what is frozen."""
         yield from zip(self._buffer_names, self._buffers, strict=True)
         yield from zip(self._idle_names, self._idle, strict=True)
-
-    def name_of(self, item: Any) -> str | None:
-        """The name of a buffer; the lists of buffers themselves add nothing to names."""
-        return "" if item is self._buffers or item is self._idle else super().name_of(item)
 
     @property
     def net(self) -> Any:
@@ -211,9 +227,10 @@ class Optimizer(Module):
         self._fit_state(parameters)
         state = jax.tree_util.tree_unflatten(self._tree, [b.value for b in self._buffers])
         # Within a trace the plain function: what it passes on unchanged is then seen to be the same.
-        update = _update if current_frame() is None else _plain_update
+        rule = self._rule(tuple(values))
+        update = self._jitted(rule).update if current_frame() is None else functools.partial(_update, rule)
         try:
-            new_values, new_state = update(self._rule(tuple(values)), given, state, values)
+            new_values, new_state = update(given, state, values)
         except ValueError as error:
             if is_device_error(error):
                 raise DeviceMismatchError(
@@ -309,6 +326,14 @@ class Optimizer(Module):
     def _rule(self, names: tuple[str, ...]) -> _Rule:
         return _Rule(self._transformation, self._groups, names if self._groups else ())
 
+    def _jitted(self, rule: _Rule) -> _Compiled:
+        """The compiled functions of a rule; kept here, so that they live as long as somebody uses them."""
+        found = _compiled.get(rule)
+        if found is None:
+            found = _compiled[rule] = _Compiled(rule)
+        self._kept[rule] = found
+        return found
+
     def _fit_state(self, parameters: dict[str, Parameter]) -> None:
         """Create the state, or fit it to the parameters that are trained now."""
         covers = tuple((path, p.known_shape) for path, p in parameters.items())
@@ -322,7 +347,7 @@ class Optimizer(Module):
             raise ValueError(f"the optimiser has nothing to train: {why}")
         with outside():
             values = {path: p.value for path, p in parameters.items()}
-            state = _init(self._rule(tuple(values)), values)
+            state = self._jitted(self._rule(tuple(values))).init(values)
         leaves, tree = jax.tree_util.tree_flatten_with_path(state)
         names = tuple(_leaf_name(path) for path, _ in leaves)
         old_names, old_owners = (*self._buffer_names, *self._idle_names), (*self._owners, *self._idle_owners)
@@ -340,7 +365,7 @@ class Optimizer(Module):
             if name not in names and owner in present and old[name].shape == present[owner]
         ]
         self._buffer_names = self._idle_names = ()
-        self._buffers[:], self._idle[:] = buffers, [buffer for _, _, buffer in idle]
+        self._buffers, self._idle = tuple(buffers), tuple(buffer for _, _, buffer in idle)
         self._owners = tuple(_owner(path, parameters) for path, _ in leaves)
         self._idle_names, self._idle_owners = tuple(n for n, _, _ in idle), tuple(o for _, o, _ in idle)
         self._buffer_names, self._tree, self._covers = names, tree, covers
@@ -365,12 +390,12 @@ class Optimizer(Module):
             return
         with outside():
             values = {path: p.value for path, p in (targets | frozen).items()}
-            leaves = jax.tree_util.tree_flatten_with_path(_init(self._rule(tuple(values)), values))[0]
+            leaves = jax.tree_util.tree_flatten_with_path(self._jitted(self._rule(tuple(values))).init(values))[0]
             found = [(_leaf_name(path), _owner(path, frozen), Buffer(leaf)) for path, leaf in leaves]
         found = [(name, owner, buffer) for name, owner, buffer in found if name in missing and owner is not None]
         old_names, old_owners = self._idle_names, self._idle_owners
         self._idle_names = ()
-        self._idle.extend(buffer for _, _, buffer in found)
+        self._idle = (*self._idle, *(buffer for _, _, buffer in found))
         self._idle_owners = (*old_owners, *(owner for _, owner, _ in found))
         self._idle_names = (*old_names, *(name for name, _, _ in found))
 

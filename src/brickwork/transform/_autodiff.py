@@ -1,41 +1,58 @@
-"""Differentiation with respect to the parameters of modules."""
+"""Differentiation: the engine that all derivatives share, and gradients."""
 
 from __future__ import annotations
 
 import functools
-import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from ..core import Frame, ModuleBase, Parameter, dry_run
-from ..core._frame import current_frame, note_module
-from ..errors import ControlFlowError
+from ..core import ModuleBase, Variable
+from ..core._containers import made_here
+from ..core._deferred import is_box
+from ._lift import Split, is_array
+from ._wrt import Selection, check_function, check_wrt, select
+
+_EXPECTED = "fn must return a scalar to be differentiated, got"
 
 
 def value_and_grad(fn: Callable[..., Any], wrt: Any = None, has_aux: bool = False) -> Callable[..., Any]:
-    """A function that returns the value of ``fn`` and its gradient with respect to parameters.
+    """A function that returns the value of ``fn`` and its gradient.
+
+    What ``fn`` writes (running statistics, the random stream, a counter) is stored once, as if it had been
+    called directly.
 
     Args:
         fn: a function that returns a scalar, or, with ``has_aux``, a scalar and anything else.
-        wrt: a module, a parameter or a list of parameters; by default every module among the
-            arguments. Only trainable parameters count.
+        wrt: what to differentiate by; see below.
         has_aux: whether ``fn`` returns a pair ``(scalar, auxiliary data)``.
 
     Returns:
-        A function with the arguments of ``fn`` that returns ``(value, gradients)``, or
-        ``((value, aux), gradients)`` with ``has_aux``. Gradients are a dict from path to array, a tied
-        parameter once with its contributions added. With several modules among the arguments, paths
-        begin with the name of the argument; for parameters they are their ``any_name``.
+        A function with the arguments of ``fn`` that returns ``(value, gradient)``, or
+        ``((value, aux), gradient)`` with ``has_aux``. The form of the gradient depends on ``wrt``:
+
+        * a module, a parameter, or a list of these: a dict from path to array. Only trainable parameters
+          count; a tied one is there once, with its contributions added. Paths begin at the module; for
+          several they begin with its number in the list, and for parameters they are their ``any_name``.
+        * a string: such a dict, of the parameters whose path matches this regular expression in full.
+          Paths are those of the module among the arguments, or of ``fn`` if it is a module. Of several
+          modules they begin with the name of the argument.
+        * an integer: the position of an argument, as in ``jax.grad``; the gradient has the form of the
+          argument, with a dict from path to array in place of a module.
+        * a tuple or list with integers in it: a tuple with one such gradient for each entry, complete in
+          itself: an array that belongs to two entries has its whole gradient in both.
+        * ``None``: every module among the arguments, or ``fn`` itself if it is one. If there is none,
+          argument 0, provided that ``fn`` reads no trainable parameter.
 
     While a shape is not known yet, ``fn`` is first run once more, abstractly, to infer the shapes.
 
     Raises:
-        TypeError: there is nothing to differentiate with respect to.
-        ValueError: ``fn`` does not return a scalar.
+        TypeError: there is nothing to differentiate by, an argument to differentiate by isn't made of
+            floating-point arrays, or ``fn`` does not return a floating-point number.
+        ValueError: ``fn`` does not return a scalar, a pattern matches nothing, or there is no argument at
+            a position.
 
     Example:
         >>> import brickwork as bw
@@ -46,22 +63,11 @@ def value_and_grad(fn: Callable[..., Any], wrt: Any = None, has_aux: bool = Fals
         >>> {name: g.shape for name, g in grads.items()}
         {'weight': (1, 3), 'bias': (1,)}
     """
-    if not callable(fn):
-        raise TypeError(f"value_and_grad: fn must be a function, got {type(fn).__name__}")
-    if wrt is not None:
-        _targets(wrt)  # complain now rather than at the first call
-
-    @functools.wraps(fn, updated=())
-    def wrapped(*args: Any, **kwargs: Any) -> Any:
-        parameters = _parameters(fn, wrt, args, kwargs)
-        out, aux, gradients = _differentiate(fn, parameters, has_aux, args, kwargs)
-        return ((out, aux) if has_aux else out), gradients
-
-    return wrapped
+    return _value_and_grad("value_and_grad", fn, wrt, has_aux)
 
 
 def grad(fn: Callable[..., Any], wrt: Any = None, has_aux: bool = False) -> Callable[..., Any]:
-    """Like :func:`value_and_grad`, but returns the gradients only, or ``(gradients, aux)``.
+    """Like :func:`value_and_grad`, but returns the gradient only, or ``(gradient, aux)``.
 
     Example:
         >>> import brickwork as bw
@@ -70,13 +76,18 @@ def grad(fn: Callable[..., Any], wrt: Any = None, has_aux: bool = False) -> Call
         >>> net = nn.Linear(1)
         >>> sorted(bw.grad(lambda x: net(x).sum(), net)(jnp.ones((4, 3))))
         ['bias', 'weight']
+        >>> bw.grad(lambda x: (x**2).sum())(jnp.arange(3.0))
+        Array([0., 2., 4.], dtype=float32)
+        >>> to_net, to_x = bw.grad(lambda net, x: net(x).sum(), wrt=(0, 1))(net, jnp.ones((4, 3)))
+        >>> to_net["bias"], to_x.shape
+        (Array([4.], dtype=float32), (4, 3))
     """
-    both = value_and_grad(fn, wrt, has_aux)
+    both = _value_and_grad("grad", fn, wrt, has_aux)
 
     @functools.wraps(fn, updated=())
     def wrapped(*args: Any, **kwargs: Any) -> Any:
-        value, gradients = both(*args, **kwargs)
-        return (gradients, value[1]) if has_aux else gradients
+        value, gradient = both(*args, **kwargs)
+        return (gradient, value[1]) if has_aux else gradient
 
     return wrapped
 
@@ -84,7 +95,8 @@ def grad(fn: Callable[..., Any], wrt: Any = None, has_aux: bool = False) -> Call
 def backward(fn: Callable[..., Any], wrt: Any = None, has_aux: bool = False) -> Callable[..., Any]:
     """A function that adds the gradients of ``fn`` into ``p.grad`` and returns the value of ``fn``.
 
-    ``opt.step()`` without arguments uses these gradients and clears them.
+    ``opt.step()`` without arguments uses these gradients and clears them. The arguments are those of
+    :func:`value_and_grad`, where ``wrt`` must choose parameters.
 
     Example:
         >>> import brickwork as bw
@@ -95,148 +107,118 @@ def backward(fn: Callable[..., Any], wrt: Any = None, has_aux: bool = False) -> 
         >>> net.bias.grad
         Array([4.], dtype=float32)
     """
-    if wrt is not None:
-        _targets(wrt)
+    check_function("backward", fn)
+    wrt = check_wrt("backward", wrt)
 
     @functools.wraps(fn, updated=())
     def wrapped(*args: Any, **kwargs: Any) -> Any:
-        parameters = _parameters(fn, wrt, args, kwargs)
-        out, aux, gradients = _differentiate(fn, parameters, has_aux, args, kwargs)
-        for path, parameter in parameters.items():
+        selection = select("backward", fn, wrt, args, kwargs)
+        parameters = selection.parameters
+        if len(parameters) < len(selection.sources):
+            raise TypeError(
+                f"backward adds gradients to parameters, but wrt={wrt!r:.60} chooses an array among the arguments; "
+                "use bw.grad or bw.value_and_grad, which return them"
+            )
+        out, aux, gradients = _gradients(selection, has_aux)
+        for parameter, gradient in zip(parameters, gradients, strict=True):
             old = parameter.grad
-            parameter.grad = gradients[path] if old is None else old + gradients[path]
+            parameter.grad = gradient if old is None else old + gradient
         return (out, aux) if has_aux else out
 
     return wrapped
 
 
-def _differentiate(
-    fn: Callable[..., Any], parameters: dict[str, Parameter], has_aux: bool, args: Any, kwargs: Any
-) -> tuple[Any, Any, dict[str, jax.Array]]:
-    def pure(values: dict[str, Any]) -> tuple[Any, tuple[Any, Any]]:
-        with Frame() as frame:
-            for path, parameter in parameters.items():
-                frame.bind(parameter, values[path])
-            out = fn(*args, **kwargs)
-            aux = None
-            if has_aux:
-                if not isinstance(out, tuple) or len(out) != 2:
-                    raise TypeError(f"has_aux=True: fn must return a pair (loss, aux), got {type(out).__name__}")
-                out, aux = out
-            out = _scalar(out)
-            written.extend(frame.writes()[0])
-            return out, (aux, frame.writes()[1])
+def _value_and_grad(what: str, fn: Callable[..., Any], wrt: Any, has_aux: bool) -> Callable[..., Any]:
+    check_function(what, fn)
+    wrt = check_wrt(what, wrt)
 
-    written: list[Any] = []
-    values = {path: p.value for path, p in parameters.items()}
-    (out, (aux, new_values)), gradients = jax.value_and_grad(pure, has_aux=True)(values)
-    for variable, value in zip(written, new_values, strict=True):
-        variable.value = value
-    # JAX sorts the keys of dicts; give them back in the order of the network.
-    return out, aux, {path: gradients[path] for path in parameters}
+    @functools.wraps(fn, updated=())
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        selection = select(what, fn, wrt, args, kwargs)
+        out, aux, gradients = _gradients(selection, has_aux)
+        return ((out, aux) if has_aux else out), selection.arrange(gradients)
+
+    return wrapped
+
+
+def _gradients(selection: Selection, has_aux: bool) -> tuple[jax.Array, Any, list[jax.Array]]:
+    call = PureCall(selection, has_aux, _scalar)
+    (out, extra), gradients = jax.value_and_grad(call, has_aux=True)(selection.values())
+    return out, call.finish(extra), gradients
+
+
+class PureCall:
+    """A call as a pure function of the arrays that it is differentiated by, for a transform of JAX.
+
+    JAX is given the object itself, which takes the arrays and returns ``(result, extra)``; auxiliary data
+    and what the call wrote go into ``extra``. Hand that to :meth:`finish` outside of the transform.
+
+    Args:
+        selection: the call, and the arrays.
+        has_aux: whether the function returns a pair of a result and auxiliary data.
+        check: what makes of a result one that JAX can differentiate, or complains.
+    """
+
+    def __init__(self, selection: Selection, has_aux: bool, check: Callable[[Any], Any]) -> None:
+        self.selection, self.has_aux, self.check = selection, has_aux, check
+        self.__name__ = getattr(selection.fn, "__name__", type(selection.fn).__name__)
+
+    def __call__(self, flat: list[Any]) -> tuple[Any, list[Any]]:
+        with self.selection.frame() as frame:
+            out, aux = self.selection.call(frame, flat), None
+            if self.has_aux:
+                if not isinstance(out, tuple) or len(out) != 2:
+                    raise TypeError(f"has_aux=True: fn must return a pair (result, aux), got {type(out).__name__}")
+                out, aux = out
+            out = self.check(out)
+            self.written, new = frame.writes()
+            # A module or variable made in here would leak its tracers, so it goes out as a pytree.
+            leaves, self.tree = jax.tree_util.tree_flatten((aux, new), is_leaf=_outlives)
+        self.out_tree = jax.tree_util.tree_structure(out)
+        self.extra = Split(leaves)
+        return out, self.extra.arrays
+
+    def finish(self, arrays: list[Any]) -> Any:
+        """Store what the call wrote, one level up, and return the auxiliary data."""
+        aux, new = self.tree.unflatten(self.extra.fill(arrays))
+        for variable, value in zip(self.written, new, strict=True):
+            variable.value = value
+        return aux
+
+
+def _outlives(x: Any) -> bool:
+    if not is_box(x):
+        return False
+    return not made_here(x._trace if isinstance(x, Variable) else x._bw.trace)
 
 
 def _scalar(out: Any) -> jax.Array:
     if out is None:
-        raise TypeError("fn must return a scalar to be differentiated, got None; is a `return` missing?")
+        raise TypeError(f"{_EXPECTED} None; is a `return` missing?")
     if isinstance(out, tuple):
-        raise TypeError(
-            f"fn must return a scalar to be differentiated, got a tuple of {len(out)}; for (loss, anything else) "
-            "pass has_aux=True"
-        )
-    if isinstance(out, (dict, list, str)) or not hasattr(jnp.asarray(out) if np.isscalar(out) else out, "dtype"):
-        raise TypeError(f"fn must return a scalar to be differentiated, got a {type(out).__name__}")
+        raise TypeError(f"{_EXPECTED} a tuple of {len(out)}; for (loss, anything else) pass has_aux=True")
+    if not is_array(out) and not isinstance(out, (bool, int, float, complex, Variable)):
+        raise TypeError(f"{_EXPECTED} a {type(out).__name__}")
     array = jnp.asarray(out)
     if array.ndim:
-        raise ValueError(
-            f"fn must return a scalar to be differentiated, got {array.dtype}{list(array.shape)}; "
-            "reduce it, for example with .mean()"
-        )
+        raise ValueError(f"{_EXPECTED} {array.dtype}{list(array.shape)}; reduce it, for example with .mean()")
     if not jnp.issubdtype(array.dtype, jnp.floating):
         raise TypeError(f"fn must return a floating-point scalar to be differentiated, got {array.dtype}")
     return array
 
 
-def _targets(wrt: Any) -> list[Any]:
-    """``wrt`` as a list of modules and parameters."""
-    wrt = getattr(wrt, "__brickwork_module__", wrt)
-    items = [wrt] if isinstance(wrt, (ModuleBase, Parameter)) else wrt
-    if isinstance(items, Iterable) and not isinstance(items, (str, dict)):
-        found = list(items)
-        if found and all(isinstance(x, (ModuleBase, Parameter)) for x in found):
-            return found
-    raise TypeError(
-        f"wrt must be a module, a parameter or a non-empty list of them, got {type(wrt).__name__}: {wrt!r:.80}"
-    )
-
-
-def _parameters(fn: Callable[..., Any], wrt: Any, args: Any, kwargs: Any) -> dict[str, Parameter]:
-    """The trainable parameters to differentiate by, by path; shapes are inferred first if need be."""
-    if wrt is None:
-        named = _named_arguments(fn, args, kwargs)
-        if not named:
+def result_arrays(out: Any) -> Any:
+    """A result that is a nest of arrays, with variables as their values."""
+    if out is None:
+        raise TypeError("fn must return arrays to be differentiated, got None; is a `return` missing?")
+    flat, tree = jax.tree_util.tree_flatten_with_path(out, is_leaf=is_box)
+    arrays = []
+    for path, leaf in flat:
+        if isinstance(leaf, ModuleBase) or not (is_array(leaf) or isinstance(leaf, (int, float, complex, Variable))):
+            where = f" at {jax.tree_util.keystr(path)}" if path else ""
             raise TypeError(
-                "there is no module among the arguments to differentiate by; "
-                "pass it as wrt: bw.value_and_grad(fn, net)(x, y)"
+                f"fn must return arrays to be differentiated, got a {type(leaf).__name__}{where}; return anything "
+                "else as auxiliary data: (result, aux) with has_aux=True"
             )
-    else:
-        targets = _targets(wrt)
-        named = [("" if len(targets) == 1 else None, t) for t in targets]
-    found = _collect(named)
-    if any(not p.is_drawable for _, p in found):
-        _infer_shapes(fn, args, kwargs)
-        found = _collect(named)  # building may have replaced parameters
-    if not found:
-        raise TypeError("there is no trainable parameter to differentiate by: all are frozen")
-    return _unique_names(found)
-
-
-def _infer_shapes(fn: Callable[..., Any], args: Any, kwargs: Any) -> None:
-    try:
-        dry_run(fn, *args, **kwargs)
-    except ControlFlowError:
-        if current_frame() is not None:
-            raise
-        with Frame():  # the function looks at values: rehearse it with these, forgetting what it writes
-            fn(*args, **kwargs)
-
-
-def _collect(named: list[tuple[str | None, Any]]) -> list[tuple[str, Parameter]]:
-    found: list[tuple[str, Parameter]] = []
-    seen: set[int] = set()
-    for i, (prefix, target) in enumerate(named):
-        if isinstance(target, Parameter):
-            pairs = [(target.any_name, target)]
-        else:
-            note_module(target)
-            front = "" if prefix == "" else f"{i if prefix is None else prefix}."
-            pairs = [(front + path, p) for path, p in target.named_parameters()]
-        for path, parameter in pairs:
-            if parameter.trainable and id(parameter) not in seen:
-                seen.add(id(parameter))
-                found.append((path, parameter))
-    return found
-
-
-def _unique_names(found: list[tuple[str, Parameter]]) -> dict[str, Parameter]:
-    names = [path for path, _ in found]
-    if len(set(names)) == len(names):
-        return dict(found)
-    return {f"{i}.{path}": p for i, (path, p) in enumerate(found)}
-
-
-def _named_arguments(fn: Callable[..., Any], args: Any, kwargs: Any) -> list[tuple[str | None, Any]]:
-    fn = getattr(fn, "__brickwork_module__", fn)
-    args = [getattr(a, "__brickwork_module__", a) for a in args]
-    modules = [(i, a) for i, a in enumerate(args) if isinstance(a, ModuleBase)]
-    keyed = [(k, a) for k, a in kwargs.items() if isinstance(a, ModuleBase)]
-    own = [fn] if isinstance(fn, ModuleBase) and not modules and not keyed else []
-    if len(modules) + len(keyed) + len(own) == 1:
-        only: ModuleBase = next(iter((*own, *(a for _, a in modules), *(a for _, a in keyed))))
-        return [("", only)]
-    try:
-        names = list(inspect.signature(fn).parameters)
-    except (TypeError, ValueError):
-        names = []
-    positional = [(names[i] if i < len(names) else str(i), a) for i, a in modules]
-    return [*positional, *keyed]
+        arrays.append(jnp.asarray(leaf))
+    return tree.unflatten(arrays)

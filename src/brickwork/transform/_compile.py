@@ -10,59 +10,43 @@ import warnings
 import weakref
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, overload
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from ..core import ModuleBase, Structure, Variable, dry_run
+from ..core._control import UNDECIDED, explain_concretization
+from ..core._deferred import is_box
 from ..core._epoch import EPOCH
 from ..core._frame import local
 from ..core._jax import is_device_error, trace_config
+from ..core._manners import unbox
 from ..errors import ControlFlowError
 from ._cache import enable_cache
+from ._cause import cause
+from ._explain import Explanation, explain
 from ._guards import Guards
-from ._program import ARRAY_TYPE, Program, Stale, learn_array_type
+from ._program import ARRAY_TYPE, Program, Stale, learn_array_type, rehearse
 from ._ready import Ready
-from ._signature import Signature, difference
+from ._recompile import ADVICE, RecompileWarning, forbid, tentative, watch
+from ._signature import Signature
+from ._speculate import MOST_PATHS, ControlFlowWarning, Mispredicted, Uncompiled, listen
+from ._stats import Stats, gather
 
 _WARN_AT = 10
-_ADVICE = (
-    "Keep it fixed: pad or drop a last, smaller batch; pass numbers that change as arrays (jnp.asarray) or keep "
-    "them in a Buffer."
-)
+_RAW = " A compiled function follows control flow on values, but not inside a raw JAX transform such as jax.jit."
+_OTHER_PATH = "Call it before with arguments that lead this way, or use bw.cond or jnp.where there."
 _MOST = 1024  # sets of arguments remembered for one function
 _MOST_PROGRAMS = 256  # kept for one function; the oldest goes first
 
 
-class RecompileWarning(UserWarning):
-    """A function keeps being compiled anew."""
-
-
-@dataclass(frozen=True)
-class Stats:
-    """What a compiled function has cost so far. Times in seconds, sizes in bytes.
-
-    ``flops``, ``bytes_accessed``, ``peak_memory`` (arguments, results and temporaries, less what is
-    overwritten in place) and ``donated`` are XLA's figures for the program that was used last.
-    """
-
-    calls: int
-    compilations: int
-    cache_hits: int
-    trace_seconds: float
-    compile_seconds: float
-    flops: float | None
-    bytes_accessed: float | None
-    peak_memory: int | None
-    donated: int | None
-
-
 @overload
-def compile(fn: Callable[..., Any], *, donate: bool = True) -> Compiled: ...
+def compile(fn: Callable[..., Any], *, donate: bool = True, control_flow: str = "speculate") -> Compiled: ...
 @overload
-def compile(*, donate: bool = True) -> Callable[[Callable[..., Any]], Compiled]: ...
-def compile(fn: Any = None, *, donate: bool = True) -> Any:
+def compile(*, donate: bool = True, control_flow: str = "speculate") -> Callable[[Callable[..., Any]], Compiled]: ...
+def compile(fn: Any = None, *, donate: bool = True, control_flow: str = "speculate") -> Any:
     """Compile a function, and every variable it reads or writes, into one XLA program.
 
     The function may use any module, variable or optimiser that it can reach: through arguments,
@@ -83,9 +67,17 @@ def compile(fn: Any = None, *, donate: bool = True) -> Any:
         fn: a function, a method or a module. A module gives an object that behaves as the module does.
         donate: whether a variable's old array may be overwritten by its new value, so that memory is
             not doubled. Arrays that someone else may hold are never overwritten.
+        control_flow: what to do when Python asks for a traced value (``if``, ``while``, ``and``, ``assert``,
+            ``int(x)``, ``x.item()``, ``range(int(n))``, ``items[i]``). ``"speculate"``: compile the path that this
+            call takes and check at each call that it is the right one; each path is a program of its own, found
+            again when it is taken again, and overwrites no array in place. The function runs without being
+            compiled, and a warning says so, from the seventeenth path on, after a thousand decisions in one call,
+            and where it calls back into Python, which can't be undone. ``"error"``: raise, with the place and
+            what to use instead.
 
     Raises:
-        ControlFlowError: Python control flow depends on a traced value.
+        ControlFlowError: Python control flow depends on a traced value and can't be followed: inside ``vmap`` or a
+            loop, or with ``control_flow="error"``.
         TraceLeakError: a traced value would be kept.
 
     Example:
@@ -101,12 +93,15 @@ def compile(fn: Any = None, *, donate: bool = True) -> Any:
         >>> int(count)
         1
     """
+    if control_flow not in ("speculate", "error"):
+        raise ValueError(f'compile: control_flow must be "speculate" or "error", got {control_flow!r}')
     if fn is None:
-        return functools.partial(compile, donate=donate)
+        return functools.partial(compile, donate=donate, control_flow=control_flow)
     if isinstance(fn, Compiled):
         return fn
+    speculate = control_flow == "speculate"
     if isinstance(fn, ModuleBase):
-        return CompiledModule(fn, donate)
+        return CompiledModule(fn, donate, speculate)
     if inspect.isgeneratorfunction(fn) or inspect.iscoroutinefunction(fn):
         raise TypeError(
             f"compile: {fn.__name__} is a {'generator' if inspect.isgeneratorfunction(fn) else 'coroutine'} "
@@ -114,17 +109,18 @@ def compile(fn: Any = None, *, donate: bool = True) -> Any:
         )
     if not callable(fn):
         raise TypeError(f"compile: expected a function or a module, got {type(fn).__name__}")
-    return Compiled(fn, donate)
+    return Compiled(fn, donate, speculate)
 
 
 class Compiled:
     """A compiled function; made by :func:`brickwork.compile`."""
 
-    def __init__(self, fn: Callable[..., Any], donate: bool = True) -> None:
+    def __init__(self, fn: Callable[..., Any], donate: bool = True, speculate: bool = True) -> None:
         self.__name__: str = getattr(fn, "__name__", type(fn).__name__)
         functools.update_wrapper(self, fn, updated=())
         self._fn = fn
         self._donate = donate
+        self._speculate = speculate
         self._ready: dict[Any, Ready] = {}
         self._programs: dict[Any, list[Program]] = {}
         self._made: deque[tuple[Any, Program]] = deque()
@@ -134,8 +130,11 @@ class Compiled:
         self._trace_seconds = 0.0
         self._compile_seconds = 0.0
         self._compilations = 0
+        self._other_paths = 0  # how many of them were made for control flow
+        self._misses = 0  # calls that compiled
         self._last: Program | None = None
         self._warned = False
+        self._warned_of_paths = False
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if local.context.frame is not None:
@@ -161,7 +160,10 @@ class Compiled:
     def _general_call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         signature = Signature(args, kwargs)
         if signature.traced:  # inside a raw JAX transform: part of what that one traces
-            return self._fn(*args, **kwargs)
+            try:
+                return self._fn(*args, **kwargs)
+            except UNDECIDED as error:
+                raise explain_concretization(error, "tracing", _RAW) from error
         try:
             key = (signature.key, tuple([id(b) for b in signature.boxes]))
             ready = self._ready.get(key)
@@ -174,19 +176,57 @@ class Compiled:
 
     def _run(self, ready: Ready, key: Any, arrays: Any, signature: Signature | None) -> Any:
         self._calls += 1
+        stale = wrong = None
         try:
             return ready.run(arrays)
         except Stale:
-            self._calls -= 1
-            return self._slow_call(key, signature or Signature(tuple(arrays), {}), stale=ready.program)
+            stale = ready.program
+        except Mispredicted as other:
+            wrong = _bare(other)
+        except Uncompiled:
+            pass
         except ValueError as error:
             if is_device_error(error):
                 raise ready.mismatch(arrays) from error
             raise
+        # Out of the handlers, so that an error in the function is not reported as one that came of theirs.
+        if signature is None:
+            signature = Signature(tuple(arrays), {})
+        if stale is None and wrong is None:
+            return self._run_uncompiled(signature)
+        self._calls -= 1
+        return self._slow_call(key, signature, stale, wrong)
 
-    def _slow_call(self, key: Any, signature: Signature, stale: Program | None = None) -> Any:
+    def _slow_call(
+        self, key: Any, signature: Signature, stale: Program | None = None, wrong: Mispredicted | None = None
+    ) -> Any:
+        tried = [] if wrong is None else [wrong.assumed]
+        while True:
+            try:
+                return self._prepare_and_run(key, signature, stale, wrong)
+            except Mispredicted as other:
+                wrong = _bare(other)
+            except Uncompiled:
+                break
+            if wrong.assumed in tried:  # programs round differently, and each denies that this is its path
+                break
+            tried.append(wrong.assumed)
+        self._calls += 1
+        return self._run_uncompiled(signature)
+
+    def _run_uncompiled(self, signature: Signature) -> Any:
+        args, kwargs = signature.rebuild([jnp.asarray(x) for x in signature.arrays])
+        out = self._fn(*args, **kwargs)
+        return jax.tree_util.tree_map(unbox, out, is_leaf=is_box)
+
+    def _prepare_and_run(
+        self, key: Any, signature: Signature, stale: Program | None, wrong: Mispredicted | None = None
+    ) -> Any:
         with self._lock:
-            ready = self._prepare(key, signature)
+            before = self._compilations
+            with tentative():
+                ready = self._prepare(key, signature, wrong)
+            self._misses += self._compilations > before
             if stale is not None and ready.program is stale:
                 stale.frozen = False  # JAX dropped its caches; the assumptions hold, so compile again
             self._last = ready.program
@@ -196,10 +236,13 @@ class Compiled:
             except Stale:
                 ready.program.frozen = False
                 return ready.run(signature.arrays)
+            except (Mispredicted, Uncompiled):
+                self._calls -= 1
+                raise
             finally:
                 ready.program.frozen = True
 
-    def _prepare(self, key: Any, signature: Signature) -> Ready:
+    def _prepare(self, key: Any, signature: Signature, wrong: Mispredicted | None = None) -> Ready:
         """Find the program that fits the present state of everything, or trace and compile one."""
         learn_array_type()
         boxes = self._structure(signature)
@@ -207,16 +250,23 @@ class Compiled:
         epoch = EPOCH[0]
         # The configuration and the arguments' structure are part of the key; the rest is assumptions.
         full_key = (signature.key, boxes.encoding, trace_config())
-        programs = self._programs.setdefault(full_key, [])
+        programs = self._programs.get(full_key, [])
         for i, program in enumerate(programs):
-            if program.fits(boxes):
+            if program.fits(boxes) and (wrong is None or program.path.begins_with(wrong.decisions)):
                 programs.insert(0, programs.pop(i))
                 break
         else:
-            program = self._compile(signature, boxes)
-            programs.insert(0, program)
+            paths = [] if wrong is None else [p for p in programs if p.path and p.fits(boxes)]
+            if len(paths) >= MOST_PATHS:
+                self._give_up(full_key, paths, f"more than {MOST_PATHS} paths were taken")
+                self._warn_uncompiled(paths[0], wrong)
+                raise Uncompiled
+            program = self._compile(signature, boxes, wrong)
+            self._programs[full_key] = [program, *programs]
             self._keep(full_key, program)
             epoch = EPOCH[0]
+            if program.eager:
+                self._warn_uncompiled(program, program.path.busiest)
         if ready is None or ready.program is not program or signature.boxes:
             ready = Ready(program, boxes, self._disposer(key, full_key, program))
             while len(self._ready) >= _MOST:
@@ -224,7 +274,8 @@ class Compiled:
             if not any(isinstance(box, Variable) for box in signature.boxes):  # it would never be freed
                 self._ready[key] = ready
         ready.look_at_devices(signature.arrays)
-        if program.executable is None:
+        if program.executable is None and not program.eager:
+            forbid(self, program.cause)
             enable_cache()
             ready.compile(signature.arrays)
             self._compile_seconds += program.compile_seconds
@@ -235,6 +286,24 @@ class Compiled:
             program.guards.settled = True
         ready.epoch = epoch
         return ready
+
+    def _give_up(self, full_key: Any, paths: list[Program], why: str) -> None:
+        """Run the function as it is from now on, for arguments such as these."""
+        paths[0].obstacle = why
+        for program in paths[1:]:
+            self._drop(full_key, program)
+
+    def _warn_uncompiled(self, program: Program, place: Any) -> None:
+        """Say once that the function runs as it is."""
+        if self._warned_of_paths:
+            return
+        self._warned_of_paths = True
+        warnings.warn(
+            f"{self.__name__} runs without being compiled, because of the control flow at {place}: {program.obstacle}. "
+            "Use bw.cond, bw.while_loop or jnp.where there, or take that part out of the compiled function.",
+            ControlFlowWarning,
+            stacklevel=_levels_to_user(),
+        )
 
     def _keep(self, full_key: Any, program: Program) -> None:
         """Remember in which order programs were made, and drop the oldest when there are too many."""
@@ -264,37 +333,35 @@ class Compiled:
             try:
                 dry_run(self._fn, *args, **kwargs)
             except ControlFlowError:
-                return boxes  # the compilation to come will explain
+                if not self._speculate or not listen():
+                    return boxes  # the compilation to come will explain
+                rehearse(self._fn, signature, self._guards(signature), boxes)
             boxes = Structure(signature.boxes)
         return boxes
 
     def _guards(self, signature: Signature, *used: ModuleBase) -> Guards:
         """What the function captures, and what the functions and modules do that it is called with or uses."""
-        return Guards(self._fn, *signature.callables(), *signature.boxes, *used)
+        return Guards(self._fn, *signature.watched(), *signature.boxes, *used)
 
-    def _compile(self, signature: Signature, boxes: Structure) -> Program:
+    def _compile(self, signature: Signature, boxes: Structure, wrong: Mispredicted | None = None) -> Program:
         signature.check_static(self._fn)
-        guards = self._guards(signature)
-        old = self._last
-        program = Program(self._fn, signature, guards, boxes, self._donate)
+        why = cause(self, signature, boxes) if wrong is None else f"another path through its control flow at {wrong}"
+        forbid(self, why, *(() if wrong is None else (_OTHER_PATH,)))
+        watch()
+        given = None if not self._speculate or not listen() else () if wrong is None else wrong.decisions
+        program = Program(self._fn, signature, self._guards(signature), boxes, self._donate, given)
+        program.cause = why
         self._compilations += 1
-        if self._compilations >= _WARN_AT and not self._warned and old is not None:
+        self._other_paths += wrong is not None
+        many = self._compilations - self._other_paths >= _WARN_AT
+        if wrong is None and many and not self._warned and self._last is not None:
             self._warned = True
             warnings.warn(
-                f"{self.__name__} was compiled {self._compilations} times; last because of "
-                f"{self._cause(old, program)}. {_ADVICE}",
+                f"{self.__name__} was compiled {self._compilations} times; last because of {why}. {ADVICE}",
                 RecompileWarning,
                 stacklevel=_levels_to_user(),
             )
         return program
-
-    def _cause(self, old: Program, new: Program) -> str:
-        return (
-            difference(self._fn, old.footprint, new.footprint)
-            or old.guards.changed()
-            or old.difference(new)
-            or "a changed setting of JAX"
-        )
 
     def _disposer(self, key: Any, full_key: Any, program: Program) -> Callable[[Any], None]:
         """What to do when a module dies that a program relies on: forget the program, and what it holds."""
@@ -330,7 +397,7 @@ class Compiled:
             reference = weakref.ref(instance, lambda _: (m := forget()) and m(number))
         except TypeError:  # has __slots__ without __weakref__
             return _BoundMethod(self, instance, given=True)
-        bound = Compiled(_WeakMethod(self._fn, reference), self._donate)
+        bound = Compiled(_WeakMethod(self._fn, reference), self._donate, self._speculate)
         self._bound[number] = (reference, bound)
         return _BoundMethod(bound, instance, given=False)
 
@@ -338,29 +405,34 @@ class Compiled:
         self._bound.pop(number, None)
 
     def stats(self) -> Stats:
-        """Compilations, time spent, and XLA's figures for the program used last."""
-        program = self._last
-        executable = None if program is None else program.executable
-        flops = bytes_accessed = peak = donated = None
-        if executable is not None:
-            cost = executable.cost_analysis() or {}
-            flops, bytes_accessed = cost.get("flops"), cost.get("bytes accessed")
-            memory = executable.memory_analysis()
-            if memory is not None:
-                donated = memory.alias_size_in_bytes
-                results = memory.output_size_in_bytes - donated
-                peak = memory.argument_size_in_bytes + results + memory.temp_size_in_bytes
-        return Stats(
-            calls=self._calls,
-            compilations=self._compilations,
-            cache_hits=self._calls - self._compilations,
-            trace_seconds=self._trace_seconds,
-            compile_seconds=self._compile_seconds,
-            flops=flops,
-            bytes_accessed=bytes_accessed,
-            peak_memory=peak,
-            donated=donated,
-        )
+        """Calls, compilations, time spent, and XLA's figures; see :class:`Stats`."""
+        return gather(self)
+
+    def explain(self, *args: Any, hlo: bool = False, **kwargs: Any) -> Explanation:
+        """What a call with these arguments reads, writes and costs, and whether it would compile; see
+        :class:`Explanation`.
+
+        Nothing is run and no variable changes. The program is compiled if it isn't yet, which counts as a
+        compilation; the next such call finds it.
+
+        Args:
+            args, kwargs: as for a call.
+            hlo: whether to add the text of the optimised program.
+
+        Raises:
+            What a call raises, and ``RuntimeError`` inside another transform, where no program of its own is run.
+
+        Example:
+            >>> import brickwork as bw
+            >>> import jax.numpy as jnp
+            >>> total = bw.Buffer(jnp.zeros(3))
+            >>> @bw.compile
+            ... def add(x):
+            ...     total.value += x
+            >>> add.explain(jnp.ones(3)).donated
+            ("global 'total'",)
+        """
+        return explain(self, args, kwargs, hlo)
 
     def __repr__(self) -> str:
         return f"<compiled {self.__name__}>"
@@ -397,6 +469,11 @@ class _BoundMethod:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self.__wrapped__(self.__self__, *args, **kwargs) if self._given else self.__wrapped__(*args, **kwargs)
 
+    def explain(self, *args: Any, hlo: bool = False, **kwargs: Any) -> Explanation:
+        """As :meth:`Compiled.explain`, with the object as first argument."""
+        given = (self.__self__, *args) if self._given else args
+        return self.__wrapped__.explain(*given, hlo=hlo, **kwargs)
+
     def __getattr__(self, name: str) -> Any:
         return getattr(self.__wrapped__, name)
 
@@ -404,8 +481,8 @@ class _BoundMethod:
 class CompiledModule(Compiled):
     """A compiled module: calling it runs one program; everything else is the module's own."""
 
-    def __init__(self, net: ModuleBase, donate: bool) -> None:
-        super().__init__(net, donate)
+    def __init__(self, net: ModuleBase, donate: bool, speculate: bool = True) -> None:
+        super().__init__(net, donate, speculate)
         self.__name__ = type(net).__name__
 
     @property
@@ -434,6 +511,11 @@ class CompiledModule(Compiled):
 
     def __repr__(self) -> str:
         return f"<compiled {self._fn!r}>"
+
+
+def _bare(error: Mispredicted) -> Mispredicted:
+    """The error without the stack that it went through, which would keep everything there alive."""
+    return error.with_traceback(None)
 
 
 def _levels_to_user() -> int:

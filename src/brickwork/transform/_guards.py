@@ -315,7 +315,7 @@ class _Search:
     def object(self, value: Any, memory: _Memory | None) -> None:
         kind = type(value)
         if kind.__module__.startswith("brickwork.transform"):
-            self.value(value.__wrapped__, None)
+            self.value(getattr(value, "__wrapped__", None), None)
             self.value(getattr(value, "__self__", None), None)
             return
         wrapped = inspect.getattr_static(value, "__wrapped__", None)  # functools.wraps, jax.jit

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -12,14 +12,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..core import Frame, ModuleBase, Structure, Variable
-from ..core._control import explain_concretization
 from ..core._deferred import is_box
-from ..core._frame import all_or_nothing
-from ..core._jax import calls_python, evaluate_jaxpr, used_inputs
+from ..core._frame import UPDATE_LOCK, all_or_nothing
+from ..core._jax import calls_python, evaluate_jaxpr, trace_config, used_inputs
 from ..core._parameter import Slot
 from ..errors import TraceLeakError
 from ._guards import Guards
 from ._signature import Signature
+from ._speculate import MOST_DECISIONS, Decision, Oracle, Path, TooLong, listen
 
 _ROUNDS = 20
 
@@ -27,11 +27,16 @@ _ROUNDS = 20
 class CompileFrame(Frame):
     """The frame at the root of a program: values read here become its inputs."""
 
-    def __init__(self) -> None:
+    doing = "compilation"
+
+    def __init__(self, hint: str = "") -> None:
         super().__init__()
+        self.hint = hint
+        self.oracle: Oracle | None = None
         self.unknown: dict[int, Variable] = {}
         self.touched: set[int] = set()
         self.noted: dict[int, ModuleBase] = {}
+        self.assumed: list[tuple[Variable, Callable[[Any], Any], Any]] = []
 
     def read(self, variable: Any) -> Any:
         self.touched.add(id(variable))
@@ -45,6 +50,10 @@ class CompileFrame(Frame):
 
     def note(self, module: Any) -> None:
         self.noted[id(module)] = module
+
+    def assume(self, variable: Any, look: Callable[[Any], Any], found: Any) -> None:
+        if variable._trace is None:
+            self.assumed.append((variable, look, found))
 
 
 class Stale(Exception):
@@ -65,21 +74,31 @@ def aval_of(variable: Variable) -> Any:
 class _Traced:
     """What comes out of tracing a function once every variable it reads is known."""
 
-    def __init__(self, fn: Callable[..., Any], signature: Signature, known: dict[int, Variable]) -> None:
+    def __init__(
+        self,
+        fn: Callable[..., Any],
+        signature: Signature,
+        known: dict[int, Variable],
+        given: Sequence[Decision] | None,
+    ) -> None:
+        self.given = given
+        self.decisions: list[Decision] = []
+        self.too_long = False
         with all_or_nothing():
             self._trace(fn, signature, known)
 
     def _trace(self, fn: Callable[..., Any], signature: Signature, known: dict[int, Variable]) -> None:
         for _ in range(_ROUNDS):
             self.inputs = list(known.values())
-            self.frame = CompileFrame()
+            self.frame = CompileFrame(_why_not(self.given))
             values = [v.concrete() for v in self.inputs]
             try:
                 self.jaxpr, shapes = jax.make_jaxpr(lambda v, a: self._pure(fn, signature, v, a), return_shape=True)(
                     values, signature.arrays
                 )
-            except jax.errors.ConcretizationTypeError as error:
-                raise explain_concretization(error, "compilation") from error
+            except TooLong:
+                shapes = self._abandon(values, signature.arrays)
+                break
             if not self.frame.unknown:
                 break
             known.update(self.frame.unknown)
@@ -109,10 +128,14 @@ class _Traced:
     def _pure(self, fn: Any, signature: Signature, values: list[Any], arrays: list[Any]) -> Any:
         args, kwargs = signature.rebuild(arrays)
         with self.frame as frame:
+            if self.given is not None:
+                tracers = jax.tree_util.tree_leaves((values, arrays))
+                frame.oracle = Oracle(self.given, tracers, lambda: self._worth(signature))
             for variable, value in zip(self.inputs, values, strict=True):
                 frame.bind(variable, value)
             out = fn(*args, **kwargs)
             results = self._split(out)
+            seen = self._decided(frame)
             written, new = frame.writes()
             kept = [i for i, v in enumerate(written) if v._trace is None]
             self.cleared = [written[i] for i in kept if new[i] is None]
@@ -120,7 +143,35 @@ class _Traced:
             frame.values.clear()  # the tracers end here
             writes = [new[i] for i in kept if new[i] is not None]
             self.write_counts = [len(jax.tree_util.tree_leaves(w)) for w in writes]
-            return results, writes
+            return results, writes, seen
+
+    def _worth(self, signature: Signature) -> list[Any]:
+        """What the inputs of the trace are worth now."""
+        with UPDATE_LOCK:
+            for variable in self.inputs:
+                variable.lend()  # another thread may be about to overwrite it
+            arrays = [x if isinstance(x, jax.Array) else jnp.asarray(x) for x in signature.arrays]
+            return jax.tree_util.tree_leaves(([v.concrete() for v in self.inputs], arrays))
+
+    def _decided(self, frame: CompileFrame) -> list[Any]:
+        """The values that the path depends on."""
+        oracle, frame.oracle = frame.oracle, None
+        if oracle is None:
+            return []
+        self.decisions = oracle.decisions
+        if oracle.ended:
+            raise TooLong
+        return oracle.asked
+
+    def _abandon(self, values: list[Any], arrays: list[Any]) -> Any:
+        """Be the trace of a function that does nothing; what it depended on is kept."""
+        if self.frame.oracle is not None:
+            self.decisions = self.frame.oracle.decisions
+        self.too_long = True
+        self.written, self.cleared, self.write_counts, self.out_static = [], [], [], []
+        self.out_tree = jax.tree_util.tree_structure([])
+        self.jaxpr, shapes = jax.make_jaxpr(lambda v, a: ([], [], []), return_shape=True)(values, arrays)
+        return shapes
 
     def _split(self, out: Any) -> list[Any]:
         """The arrays in a result; everything else in it is kept aside and returned as it is."""
@@ -164,21 +215,32 @@ class Program:
     """
 
     def __init__(
-        self, fn: Callable[..., Any], signature: Signature, guards: Guards, boxes: Structure, donate: bool
+        self,
+        fn: Callable[..., Any],
+        signature: Signature,
+        guards: Guards,
+        boxes: Structure,
+        donate: bool,
+        given: Sequence[Decision] | None = None,
     ) -> None:
         started = time.perf_counter()
         self.footprint = signature.footprint()
+        self.arguments = boxes.encoding  # what modules were passed, apart from their values
+        self.config = trace_config()
+        self.cause = ""  # why it was made
         self.guards = guards
         self.name = getattr(fn, "__name__", type(fn).__name__)
-        traced = _Traced(fn, signature, _initial_inputs(guards, boxes))
+        traced = _Traced(fn, signature, _initial_inputs(guards, boxes), given)
+        self.path = Path(traced.decisions)
+        self.obstacle = ""  # why it has to run without being compiled, if so
         self.donate = donate
+        self._latch = [False]
         self._arrange(traced, boxes)
         self._assume(traced, guards, boxes)
         guards.release()
         self.trace_seconds = time.perf_counter() - started
         self.compile_seconds = 0.0
         self.executable: Any = None
-        self.frozen = False
 
     def _arrange(self, traced: _Traced, boxes: Structure) -> None:
         """Decide which variables are inputs, which of those may be overwritten, and in what order."""
@@ -186,7 +248,11 @@ class Program:
         used = iter(used_inputs(traced.jaxpr))
         # A callback may raise when it is too late to keep what was overwritten.
         self.cautious = calls_python(traced.jaxpr)
-        donate = self.donate and not self.cautious
+        if traced.too_long:
+            self.obstacle = f"more than {MOST_DECISIONS} decisions were taken in one call"
+        elif self.path and (self.cautious or traced.jaxpr.effects):  # a run that is dropped must have no effect
+            self.obstacle = "a callback to Python, or what is written to a jax.Ref, can't be taken back"
+        donate = self.donate and not self.cautious and not self.path
         write_shapes = {id(v): s for v, s in zip(traced.written, traced.write_shapes, strict=True)}
         placement: list[tuple[str, int]] = []  # of every traced input, in order
         read_only: list[Variable] = []
@@ -213,6 +279,7 @@ class Program:
         touched = [v for v in traced.inputs if id(v) in traced.frame.touched]
         self.touched = [source(v) for v in touched]
         self.avals = [aval_of(v) for v in touched]
+        self.assumed = [(source(v), look, found) for v, look, found in traced.frame.assumed]
         # What a call does to the presence, shapes and dtypes of variables concerns other programs too.
         before = {id(v): aval_of(v) for v in (*traced.written, *traced.cleared)}
         after = [_aval_after(v, s) for v, s in zip(traced.written, traced.write_shapes, strict=True)]
@@ -226,22 +293,26 @@ class Program:
         counts = [len(jax.tree_util.tree_leaves(v.concrete())) for v in traced.inputs]
         write_tree, out_tree, moved = traced.write_tree, traced.out_tree, traced.moved
         n_results = sum(s is ARRAY for s in traced.out_static)
+        n_writes = n_results + sum(traced.write_counts)
         plain = n_results == len(traced.out_static)
+        path = self.path
+        latch = self._latch  # and not self, which holds the function in turn: without a cycle it is freed at once
         self.out_tree = None if plain else out_tree
         self.out_static = traced.out_static
 
         def program(read_only: list[Any], overwritten: list[Any], arrays: list[Any]) -> Any:
-            if self.frozen:
+            if latch[0]:
                 raise Stale
             groups = {"read_only": read_only, "overwritten": overwritten}
             flat: list[Any] = []
             for (group, i), count in zip(placement, counts, strict=True):
                 flat += [None] * count if group == "unused" else jax.tree_util.tree_leaves(groups[group][i])
-            outputs = evaluate_jaxpr(jaxpr, consts, [*flat, *arrays])
-            results, writes = outputs[:n_results], outputs[n_results:]
+            run = path.run if path else evaluate_jaxpr
+            outputs = run(jaxpr, consts, [*flat, *arrays])
+            results, writes, seen = outputs[:n_results], outputs[n_results:n_writes], outputs[n_writes:]
             out = jax.tree_util.tree_unflatten(out_tree, results) if plain else results
-            new = jax.tree_util.tree_unflatten(write_tree, writes)
-            return out, [value for value, m in zip(new, moved, strict=True) if m]
+            new = [value for value, m in zip(jax.tree_util.tree_unflatten(write_tree, writes), moved, strict=True) if m]
+            return (out, new, seen) if path else (out, new)
 
         program.__name__ = program.__qualname__ = self.name
         return jax.jit(program, donate_argnums=(1,))
@@ -260,13 +331,27 @@ class Program:
         self.roots = [weakref.ref(m) for m in tops]
         structure = Structure(tops)
         self.encoding = structure.encoding
-        self.identities = _identities(structure)
+        self.identities = identities(structure)
         self.overlap = _overlap(structure, boxes)
         self.modules = [weakref.ref(m) for m in structure.modules]
         self.versions = [m._bw.version for m in structure.modules]
         self.flags = [(v, v._trainable) for v in structure.variables]
         for module in (*structure.modules, *boxes.modules):
             module._bw.watched = True
+
+    @property
+    def eager(self) -> bool:
+        """Whether there is nothing to run, and the function is called as it is."""
+        return bool(self.obstacle)
+
+    @property
+    def frozen(self) -> bool:
+        """Whether being traced by JAX once more raises :class:`Stale`."""
+        return self._latch[0]
+
+    @frozen.setter
+    def frozen(self, flag: bool) -> None:
+        self._latch[0] = flag
 
     def roots_alive(self) -> list[ModuleBase] | None:
         """The modules that the program depends on, or ``None`` when one is gone."""
@@ -282,8 +367,11 @@ class Program:
             for root in roots:
                 root.settle()
             structure = Structure(roots)
-            same = structure.encoding == self.encoding and _identities(structure) == self.identities
+            same = structure.encoding == self.encoding and identities(structure) == self.identities
             if not same or _overlap(structure, boxes) != self.overlap:
+                return False
+        for source, look, found in self.assumed:
+            if look(boxes.variables[source] if isinstance(source, int) else source) != found:
                 return False
         return [aval_of(v) for v in self.inputs(boxes)] == self.avals
 
@@ -297,17 +385,6 @@ class Program:
         """The variables that tracing looked at, for particular arguments."""
         return [boxes.variables[s] if isinstance(s, int) else s for s in self.touched]
 
-    def difference(self, other: Program) -> str | None:
-        """In words, how the modules of another program differ from those of this one."""
-        if self.encoding == other.encoding:
-            return None if self.avals == other.avals else "the shape or dtype of a variable"
-        for reference in self.modules:
-            module = reference()
-            if module is None:
-                return "a module that was replaced"
-        found = _first_difference(self.encoding.code, other.encoding.code, "")
-        return f"a changed attribute: {found}" if found else "the structure of a module"
-
     def compile(self, read_only: list[Any], overwritten: list[Any], arrays: list[Any]) -> None:
         """Lower and compile for these values; calls of ``jitted`` find the result in JAX's cache."""
         started = time.perf_counter()
@@ -319,23 +396,22 @@ class Program:
         self.frozen = True
 
 
-def _first_difference(old: Any, new: Any, name: str) -> str | None:
-    """The name of the first attribute that differs between two encodings, with both values."""
-    if old == new:
-        return None
-    if not (isinstance(old, tuple) and isinstance(new, tuple) and len(old) == len(new)):
-        return f"{name} ({old!r:.40} became {new!r:.40})" if name else None
-    if len(old) == 2 and isinstance(old[0], str) and old[0] == new[0]:
-        if old[0] == "list" and len(old[1]) == len(new[1]):
-            i = next(i for i, (a, b) in enumerate(zip(old[1], new[1], strict=True)) if a != b)
-            return _first_difference(old[1][i], new[1][i], f"{name}.{i}" if name else str(i))
-        if old[0] not in ("list", "dict", "tuple", "_layers"):
-            name = f"{name}.{old[0]}" if name else old[0]
-        return _first_difference(old[1], new[1], name)
-    for a, b in zip(old, new, strict=True):
-        if a != b:
-            return _first_difference(a, b, name)
-    return None
+def rehearse(fn: Callable[..., Any], signature: Signature, guards: Guards, boxes: Structure) -> None:
+    """Infer the shapes that a function needs along the path that its arguments take; nothing else comes of it."""
+    _Traced(fn, signature, _initial_inputs(guards, boxes), ())
+
+
+def _why_not(given: Sequence[Decision] | None) -> str:
+    """Why control flow could not be followed where it usually is."""
+    if given is None:
+        return ' With control_flow="speculate", the default, bw.compile follows it where it can.'
+    if not listen():
+        return " This version of JAX has no hook to follow it."
+    return (
+        " Compiled functions follow control flow on values in their own body and in what they differentiate, but not "
+        "inside vmap, scan, loops, cond, remat or jax.jit, where a value stands for several or may never be computed; "
+        "nor on what a callback returned."
+    )
 
 
 def _initial_inputs(guards: Guards, boxes: Structure) -> dict[int, Variable]:
@@ -345,7 +421,7 @@ def _initial_inputs(guards: Guards, boxes: Structure) -> dict[int, Variable]:
     return {id(v): v for v in candidates if v.is_drawn or v.is_drawable}
 
 
-def _identities(structure: Structure) -> tuple[int, ...]:
+def identities(structure: Structure) -> tuple[int, ...]:
     return tuple(id(x) for x in (*structure.modules, *structure.variables))
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import jax
 
 from ..core import Parameter, Structure, Variable, random_stream
+from ..core._arrays import lies_on
 from ..core._epoch import EPOCH, bump
 from ..core._frame import UPDATE_LOCK, leak, outside
 from ..core._jax import Tracer
@@ -20,6 +21,7 @@ from ..core._parameter import Slot
 from ..core._variable import LENDS, UPDATER
 from ..errors import DeviceMismatchError
 from ._program import ARRAY, ARRAY_TYPE, Program
+from ._speculate import Uncompiled
 
 _ATTEMPTS = 20
 _set_value = Variable.__dict__["_value"].__set__
@@ -45,6 +47,7 @@ class Ready:
     """A program together with the variables of one set of arguments: all that a call needs."""
 
     __slots__ = (
+        "bound",
         "cleared",
         "draws",
         "epoch",
@@ -77,6 +80,7 @@ class Ready:
         stream = random_stream()
         self.draws = any(v is stream for v in (*self.read_only, *self.overwritten))
         self.place: Any = None  # where the parameters are
+        self.bound = False  # whether they were put there
         self.near: dict[int, Any] = {}  # shardings of inputs that have been found to be there too
         self.lends: object = None
         self.epoch: object = EPOCH[0]
@@ -86,9 +90,11 @@ class Ready:
         if self.place is not None:
             for array in arrays:  # JAX would copy one from elsewhere silently, at every call
                 if type(array) is ARRAY_TYPE[0] and id(array.sharding) not in self.near:
-                    self._approach(array.sharding, arrays)
-        if not self.written and not self.cleared:
-            out = self._read(arrays)
+                    self._approach(array, arrays)
+        if self.program.path:
+            out = self._speculate(arrays)
+        elif not self.written and not self.cleared:
+            out = self._read(arrays)[0]
         elif self.program.cautious:  # its callbacks may want the lock, and nothing is overwritten
             out = self._update(arrays)
         else:
@@ -96,6 +102,33 @@ class Ready:
                 UPDATER[0] = threading.get_ident()
                 out = self._update(arrays)
         return out if self.program.out_tree is None else self.rebuild(out)
+
+    def _speculate(self, arrays: list[Any]) -> Any:
+        """Run a program that assumes a path through the function; keep its results only if it was the right one.
+
+        Raises:
+            Mispredicted: it was another path. Nothing has been written or overwritten.
+            Uncompiled: the function runs as it is from now on.
+        """
+        if self.program.eager:
+            raise Uncompiled
+        try:
+            return self._try(arrays)
+        except FloatingPointError:  # by jax_debug_nans; perhaps only because the path was wrong
+            raise Uncompiled from None
+
+    def _try(self, arrays: list[Any]) -> Any:
+        if not self.written and not self.cleared:
+            out, _, seen = self._read(arrays)
+            self.program.path.verify(seen)
+            return out
+        with UPDATE_LOCK:
+            if self.draws:
+                self._bring_stream()
+            out, writes, seen = self.jitted([v._value for v in self.read_only], [], arrays)
+            self.program.path.verify(seen)
+            self._store(out, writes)
+        return out
 
     def _update(self, arrays: list[Any]) -> Any:
         if LENDS[0] is not self.lends:
@@ -132,48 +165,46 @@ class Ready:
         for _ in range(_ATTEMPTS):
             values = [v._value for v in self.read_only]
             try:
-                return self.jitted(values, [], arrays)[0]
+                return self.jitted(values, [], arrays)
             except (RuntimeError, ValueError):
                 # Another thread may have overwritten one of them between the two lines above.
                 leaves = jax.tree_util.tree_leaves(values)
                 if not any(x.is_deleted() for x in leaves if isinstance(x, jax.Array)):
                     raise
         with UPDATE_LOCK:
-            return self.jitted([v._value for v in self.read_only], [], arrays)[0]
+            return self.jitted([v._value for v in self.read_only], [], arrays)
 
     def _bring_stream(self) -> None:
         """Take the random stream to where the parameters are: the last to use it may have been elsewhere."""
-        stream = random_stream()
-        if not stream._value.committed:
+        stream, target = random_stream(), self.place
+        if target is None or not stream._value.committed:
             return
-        for variable in (*self.overwritten, *self.read_only):
-            if isinstance(variable, Parameter):
-                target = variable._value.sharding
-                if target.device_set != stream._value.sharding.device_set:
-                    place = (
-                        jax.sharding.NamedSharding(target.mesh, jax.sharding.PartitionSpec())
-                        if isinstance(target, jax.sharding.NamedSharding)
-                        else target
-                    )
-                    stream._value = jax.device_put(stream._value, place)
-                return
+        if target.device_set != stream._value.sharding.device_set:
+            if isinstance(target, jax.sharding.NamedSharding):
+                target = jax.sharding.NamedSharding(target.mesh, jax.sharding.PartitionSpec())
+            # Where no parameter was put anywhere they go anywhere, to a mesh for example, and so must the stream.
+            stream._value = jax.device_put(stream._value, target) if self.bound else jax.device_put(stream.__array__())
 
     def look_at_devices(self, arrays: list[Any]) -> None:
         """Note where the parameters are, and refuse parameters or inputs on several devices."""
-        held = (v for v in (*self.read_only, *self.overwritten) if isinstance(v, Parameter))
-        places = [v.concrete().sharding for v in held]
-        self.place = places[0] if places else None
+        inputs = [v for v in (*self.read_only, *self.overwritten) if v is not random_stream()]
+        held = [v.concrete() for v in inputs if isinstance(v, Parameter)]
+        others = jax.tree_util.tree_leaves([v.concrete() for v in inputs if not isinstance(v, Parameter)])
+        # Of parameters and buffers on one and on several devices, those on several decide.
+        places = (x.sharding for x in (*held, *others))
+        self.place = max(places, key=lambda place: len(place.device_set)) if held else None
+        self.bound = any(x.committed for x in held)
         self.near = {}
-        given = [a.sharding for a in arrays if isinstance(a, jax.Array)]
-        if places and any(s.device_set != self.place.device_set for s in (*places, *given)):
+        given = [a for a in arrays if isinstance(a, jax.Array)]
+        if held and not all(lies_on(x, self.place.device_set) for x in (*held, *given)):
             raise self.mismatch(arrays)
 
-    def _approach(self, sharding: Any, arrays: list[Any]) -> None:
-        if sharding.device_set != self.place.device_set:
+    def _approach(self, array: jax.Array, arrays: list[Any]) -> None:
+        if not lies_on(array, self.place.device_set):
             raise self.mismatch(arrays)
         if len(self.near) > 64:
             self.near.clear()
-        self.near[id(sharding)] = sharding
+        self.near[id(array.sharding)] = array.sharding
 
     def mismatch(self, arrays: list[Any]) -> DeviceMismatchError:
         """The error for operands on different devices, which says what is where."""

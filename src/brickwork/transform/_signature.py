@@ -37,7 +37,7 @@ class Signature:
                 self.kinds.append("box")
                 self.boxes.append(leaf)
                 parts.append("box")
-            elif isinstance(leaf, (jax.Array, np.ndarray, np.generic)) and leaf.dtype.kind not in "OUS":
+            elif _is_array(leaf):
                 self.kinds.append("array")
                 self.arrays.append(leaf)
                 self.traced = self.traced or isinstance(leaf, Tracer)
@@ -53,9 +53,12 @@ class Signature:
         leaves = [next(given) if k == "array" else x for k, x in zip(self.kinds, self.leaves, strict=True)]
         return jax.tree_util.tree_unflatten(self.tree, leaves)
 
-    def callables(self) -> list[Any]:
-        """The functions among the arguments, whose own captures matter as well."""
-        return [x for k, x in zip(self.kinds, self.leaves, strict=True) if k == "static" and callable(x)]
+    def watched(self) -> list[Any]:
+        """The static arguments whose insides matter as well: functions, for what they capture, and objects that are
+        hashed by identity, for their attributes.
+        """
+        static = [x for k, x in zip(self.kinds, self.leaves, strict=True) if k == "static"]
+        return [x for x in static if callable(x) or type(x).__hash__ is object.__hash__]
 
     def footprint(self) -> Signature:
         """What is worth keeping of a call to compare later ones with; holds no arrays or modules."""
@@ -89,18 +92,12 @@ class Signature:
 
     def paths(self, fn: Callable[..., Any]) -> list[str]:
         """A readable name for every leaf, such as ``x`` or ``batch['image']``."""
-        skeleton = jax.tree_util.tree_unflatten(self.tree, list(range(len(self.key[1]))))
-        flat = jax.tree_util.tree_flatten_with_path(skeleton)[0]
-        names = _argument_names(fn)
-        result = []
-        for path, _ in flat:
-            which, first, *rest = path
-            if which.idx == 0:
-                name = names[first.idx] if first.idx < len(names) else f"#{first.idx}"
-            else:
-                name = str(first.key)
-            result.append(name + jax.tree_util.keystr(tuple(rest)))
-        return result
+        return argument_names(fn, self.tree)
+
+
+def _is_array(x: Any) -> bool:
+    # An array of typed random keys has a dtype of JAX's own, without a kind.
+    return isinstance(x, jax.Array) or (isinstance(x, (np.ndarray, np.generic)) and x.dtype.kind not in "OUS")
 
 
 def _is_whole(x: Any) -> bool:
@@ -113,12 +110,31 @@ def array_key(array: Any) -> tuple[Any, ...]:
     return (array.shape, array.dtype, getattr(array, "weak_type", False))
 
 
-def _argument_names(fn: Callable[..., Any]) -> list[str]:
+def argument_names(fn: Callable[..., Any], tree: Any) -> list[str]:
+    """A readable name for every leaf of ``(args, kwargs)``, such as ``x`` or ``batch['image']``."""
+    skeleton = jax.tree_util.tree_unflatten(tree, list(range(tree.num_leaves)))
+    names = _parameter_names(fn)
+    result = []
+    for path, _ in jax.tree_util.tree_flatten_with_path(skeleton)[0]:
+        which, first, *rest = path
+        if which.idx == 0:
+            name = names[first.idx] if first.idx < len(names) else f"#{first.idx}"
+        else:
+            name = str(first.key)
+        result.append(name + jax.tree_util.keystr(tuple(rest)))
+    return result
+
+
+def _parameter_names(fn: Callable[..., Any]) -> list[str]:
+    """The names of the arguments that may be given by position."""
+    fn = getattr(fn, "forward", fn) if isinstance(fn, ModuleBase) else fn
     try:
         parameters = inspect.signature(fn).parameters
     except (TypeError, ValueError):
         return []
-    return [n for n, p in parameters.items() if p.kind != p.VAR_POSITIONAL]
+    names = [n for n, p in parameters.items() if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    given = not inspect.ismethod(fn) and hasattr(fn, "__wrapped__") and getattr(fn, "__self__", None) is not None
+    return names[1:] if given else names  # of a method that refers to its object weakly
 
 
 def difference(fn: Callable[..., Any], old: Signature, new: Signature) -> str | None:
@@ -127,11 +143,11 @@ def difference(fn: Callable[..., Any], old: Signature, new: Signature) -> str | 
         return "the number or nesting of the arguments"
     for name, a, b in zip(new.paths(fn), old.key[1], new.key[1], strict=True):
         if a != b:
-            return f"argument {name!r}: {_show(a)} became {_show(b)}"
+            return f"argument {name!r}: {show(a)} became {show(b)}"
     return None
 
 
-def _show(part: Any) -> str:
+def show(part: Any) -> str:
     if isinstance(part, tuple):
         shape, dtype, weak = part
         return f"{dtype}[{', '.join(map(str, shape))}]{' (weakly typed)' if weak else ''}"
