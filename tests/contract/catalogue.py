@@ -34,6 +34,7 @@ class Row:
     random: bool = False  # draws random numbers in training mode
     stateful: bool = False  # writes buffers in training mode
     parameters: tuple[str, ...] = ()
+    leaf: bool = True  # has its parameters and its complaints itself, not in modules inside
 
     @property
     def takes_indices(self) -> bool:
@@ -219,6 +220,26 @@ ROWS = [
     Row("Tanh", **same(lambda: nn.Tanh()), shape=(2, 3), integer="accepted"),
     Row("GELU", **same(lambda: nn.GELU()), shape=(2, 3), integer="accepted"),
     Row("Softmax", **same(lambda: nn.Softmax()), shape=(2, 3)),
+    Row(
+        "Repeat",
+        lambda: nn.Repeat(lambda: nn.Linear(5), 3),
+        lambda: nn.Repeat(lambda: nn.Linear(5, in_features=5), 3),
+        (4, 5),
+        integer="",
+        parameters=("block.weight", "block.bias"),
+        leaf=False,
+    ),
+    Row(
+        "Repeat with state and random numbers",
+        lambda: nn.Repeat(lambda: nn.Sequential(nn.BatchNorm1d(), nn.Dropout(0.5)), 2, remat=True),
+        lambda: nn.Repeat(lambda: nn.Sequential(nn.BatchNorm1d(num_features=3), nn.Dropout(0.5)), 2, remat=True),
+        (6, 3),
+        integer="",
+        random=True,
+        stateful=True,
+        parameters=("block.0.weight", "block.0.bias"),
+        leaf=False,
+    ),
 ]
 
 every_row = pytest.mark.parametrize("row", ROWS, ids=[row.name for row in ROWS])

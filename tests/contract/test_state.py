@@ -73,7 +73,7 @@ def test_copies_before_shapes_are_known(row: Row, duplicate):
     assert_same_state(layer, twin)
 
 
-@rows_where(lambda row: row.has_parameters)
+@rows_where(lambda row: row.has_parameters and row.leaf)
 @pytest.mark.parametrize("what", [*DUPLICATES, "save"])
 def test_ties_survive(row: Row, what, tmp_path):
     def make():
@@ -135,7 +135,7 @@ def test_deferred_equals_explicit(row: Row):
     assert repr(a) == repr(b)
 
 
-@every_row
+@rows_where(lambda row: row.leaf)
 def test_repr(row: Row):
     layer = row.make()
     before = repr(layer)

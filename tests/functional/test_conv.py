@@ -88,3 +88,40 @@ def test_wrong_options(options, message):
 def test_integer_data():
     with pytest.raises(TypeError, match=r"conv2d: x holds uint8 values, but weight is float32"):
         F.conv2d(jnp.zeros((1, 3, 8, 8), jnp.uint8), W)
+
+
+def reference(x, weight, stride, padding):
+    pads = [(p, p) for p in padding]
+    return jax.lax.conv_general_dilated(x, weight, stride, pads, dimension_numbers=("NCHW", "OIHW", "NCHW"))
+
+
+PRODUCTS = [  # image, kernel, stride, padding
+    ((2, 3, 5, 6), (4, 3, 1, 1), (1, 1), (0, 0)),  # nothing to unfold
+    ((2, 3, 5, 6), (4, 3, 1, 1), (2, 3), (0, 0)),
+    ((1, 3, 4, 4), (9, 3, 3, 3), (2, 1), (1, 0)),  # fewer windows than kernels
+    ((5, 3, 2, 2), (4, 3, 3, 3), (1, 1), (1, 1)),  # windows larger than the output
+    ((5, 3, 5, 8), (4, 3, 2, 5), (3, 2), (1, 2)),
+    ((5, 2, 3, 3), (4, 2, 3, 3), (1, 1), (0, 0)),  # one window an image
+]
+
+
+@pytest.mark.parametrize(("image", "kernel", "stride", "padding"), PRODUCTS)
+def test_as_a_matrix_product(image, kernel, stride, padding):
+    keys = jax.random.split(jax.random.key(0), 3)
+    x, w = jax.random.normal(keys[0], image), jax.random.normal(keys[1], kernel)
+    jaxpr = str(jax.make_jaxpr(lambda x, w: F.conv2d(x, w, None, stride, padding))(x, w))
+    assert "conv_general_dilated" not in jaxpr or jax.default_backend() != "cpu"
+    y, pull = jax.vjp(lambda x, w: F.conv2d(x, w, None, stride, padding), x, w)
+    expected, expected_pull = jax.vjp(lambda x, w: reference(x, w, stride, padding), x, w)
+    assert jnp.allclose(y, expected, rtol=1e-5, atol=1e-5)
+    dy = jax.random.normal(keys[2], y.shape)
+    for gradient, wanted in zip(pull(dy), expected_pull(dy), strict=True):
+        assert jnp.allclose(gradient, wanted, rtol=1e-5, atol=1e-5)
+
+
+def test_large_images_are_left_to_the_convolution():
+    jaxpr = str(jax.make_jaxpr(lambda x: F.conv2d(x, W, padding=1))(images(4, 3, 16, 16)))
+    assert "conv_general_dilated" in jaxpr
+    wide = jnp.ones((4, 3, 9, 9))  # unfolding would take much memory
+    jaxpr = str(jax.make_jaxpr(lambda x: F.conv2d(x, wide, padding=4))(images(4, 3, 8, 8)))
+    assert "conv_general_dilated" in jaxpr

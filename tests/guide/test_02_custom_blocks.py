@@ -188,16 +188,45 @@ def test_gradients_before_any_forward():
     np.testing.assert_array_equal(grads["dense.weight"], expected_grads["dense.weight"])
 
 
-def test_compiled_branches_say_where_they_are():
-    """Speculation comes later; until then it is an error with the file and line of the branch."""
+def test_compiled_branches_can_be_refused():
+    """With ``control_flow="error"`` the message has the file and line of the branch."""
     net = FixedHiddenMLP()
     net(jnp.asarray(X))
-    compiled = bw.compile(net)
+    compiled = bw.compile(net, control_flow="error")
     with pytest.raises(bw.errors.ControlFlowError) as info:
         compiled(jnp.asarray(X))
     line = FixedHiddenMLP.forward.__code__.co_firstlineno + 4
     assert f"{__file__}:{line}: `while jnp.abs(X).sum() > 1:`" in str(info.value)
     assert net(jnp.asarray(X)).shape == ()
+
+
+@pytest.mark.parametrize("kind", [FixedHiddenMLP, FancyMLP])
+def test_compiled_control_flow(kind):
+    """The compiled network takes the turns and the branch that its input asks for, and trains as the eager one."""
+    net = kind()
+    run = bw.compile(net)
+    scales = [1.0, 0.1, 4.0, 1.0]
+    for scale in scales * 2:
+        np.testing.assert_allclose(run(X * scale), expected(net, X * scale, kind is FancyMLP), rtol=1e-4)
+    assert run.stats().compilations <= len(set(scales))
+    assert run.stats().calls == 2 * len(scales)
+
+    twin = net.clone()
+    opt, twin_opt = optim.sgd(net, 0.01), optim.sgd(twin, 0.01)
+
+    @bw.compile
+    def step(x):
+        loss, grads = bw.value_and_grad(net, net)(x)
+        opt.step(grads)
+        return loss
+
+    for scale in scales:
+        x = jnp.asarray(X * scale)
+        loss, grads = bw.value_and_grad(twin, twin)(x)
+        twin_opt.step(grads)
+        np.testing.assert_allclose(step(x), loss, rtol=1e-4)
+    for name, value in twin.state_dict().items():
+        np.testing.assert_allclose(net.state_dict()[name], value, rtol=1e-4, atol=1e-6)
 
 
 def test_nest_mlp():

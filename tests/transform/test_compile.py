@@ -733,7 +733,7 @@ def test_an_exception_then_success(net):
 
 
 def test_branching_on_a_value_names_the_line():
-    @bw.compile
+    @bw.compile(control_flow="error")
     def f(v):
         if v.sum() > 0:  # the line
             return v

@@ -1,0 +1,268 @@
+"""``bw.stack`` and ``bw.unstack``: several modules as one, and back."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from tests.exactness.harness import assert_same
+
+import brickwork as bw
+from brickwork import init, nn, optim
+from brickwork.errors import StructureError
+
+X = jnp.linspace(-1.0, 1.0, 12).reshape(4, 3)
+
+
+def net():
+    return nn.Sequential(nn.Linear(3, in_features=3), nn.BatchNorm1d(num_features=3), nn.Linear(2, in_features=3))
+
+
+def each(stacked, *args, in_axes=(0, None)):
+    return bw.vmap(lambda net, *args: net(*args), in_axes=in_axes)(stacked, *args)
+
+
+class Tied(bw.Module):
+    """One variable of its own under two names, and one that others may share."""
+
+    def __init__(self, shared):
+        self.a = bw.Parameter(shape=(3, 3))
+        self.b = self.a
+        self.shared = shared
+
+    def forward(self, x):
+        return x @ self.a.value @ self.b.T + self.shared
+
+
+# -- there and back --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("called", [False, True])
+def test_there_and_back(called):
+    nets = [net() for _ in range(3)]
+    if called:
+        for i, one in enumerate(nets):
+            one(X * i)
+    stacked = bw.stack(iter(nets))
+    assert type(stacked) is nn.Sequential
+    assert list(stacked.state_dict()) == list(nets[0].state_dict())
+    assert {k: v.shape for k, v in stacked.state_dict().items()} == {
+        k: (3, *v.shape) for k, v in nets[0].state_dict().items()
+    }
+    back = bw.unstack(stacked)
+    for one, again in zip(nets, back, strict=True):
+        assert_same(dict(again.state_dict()), dict(one.state_dict()))
+        assert [p.trainable for p in again.parameters()] == [p.trainable for p in one.parameters()]
+        assert not {id(v) for v in again.variables()} & {id(v) for v in one.variables()}
+        assert_same(again.eval()(X), one.eval()(X))
+
+
+def test_values_not_drawn_yet_are_those_of_the_modules_alone():
+    bw.seed(4)
+    alone = [net() for _ in range(3)]
+    expected = [dict(one.state_dict()) for one in alone]
+    bw.seed(4)
+    stacked = bw.stack([net() for _ in range(3)])
+    assert not stacked[0].weight.is_drawn
+    (first, second, third) = bw.unstack(stacked)
+    assert not first[0].weight.is_drawn
+    assert_same([dict(one.state_dict()) for one in (first, second, third)], expected)
+    assert_same(dict(stacked.state_dict()), jax.tree.map(lambda *xs: jnp.stack(xs), *expected))
+
+
+def test_the_modules_given_are_left_alone():
+    nets = [net() for _ in range(2)]
+    stacked = bw.stack(nets)
+    before = [dict(one.state_dict()) for one in nets]
+    each(stacked, X)
+    stacked[0].weight.value = stacked[0].weight.value * 0
+    assert_same([dict(one.state_dict()) for one in nets], before)
+    one, _ = bw.unstack(stacked)
+    one[0].weight[:] = 1.0
+    assert not stacked[0].weight.value.any()
+
+
+def test_one_module():
+    one = net()
+    stacked = bw.stack([one])
+    assert stacked[0].weight.shape == (1, 3, 3)
+    (again,) = bw.unstack(stacked)
+    assert_same(again.eval()(X), one.eval()(X))
+
+
+def test_stacks_of_stacks():
+    nets = [[net() for _ in range(2)] for _ in range(3)]
+    grid = bw.stack([bw.stack(row) for row in nets])
+    assert (grid[0].weight.shape, grid[0].weight.stacked) == ((3, 2, 3, 3), 2)
+    back = [bw.unstack(row) for row in bw.unstack(grid)]
+    for row, expected in zip(back, nets, strict=True):
+        for one, other in zip(row, expected, strict=True):
+            assert_same(dict(one.state_dict()), dict(other.state_dict()))
+
+
+# -- ties ------------------------------------------------------------------------------------------
+
+
+def test_ties_within_each_module_stay():
+    nets = [Tied(bw.Buffer(jnp.float32(i))) for i in range(2)]
+    stacked = bw.stack(nets)
+    assert stacked.a is stacked.b
+    assert len(stacked.parameters()) == 1
+    assert_same(each(stacked, X), jnp.stack([one(X) for one in nets]))
+    for one in bw.unstack(stacked):
+        assert one.a is one.b
+
+
+def test_a_variable_that_all_share_stays_one():
+    shared = bw.Parameter(jnp.ones(3))
+    nets = [Tied(shared) for _ in range(3)]
+    stacked = bw.stack(nets)
+    assert stacked.shared is shared
+    assert (shared.shape, len(stacked.parameters())) == ((3,), 2)
+    assert all(one.shared is shared for one in bw.unstack(stacked))
+    grads = bw.grad(lambda net: each(net, X).sum())(stacked)
+    assert {k: g.shape for k, g in grads.items()} == {"a": (3, 3, 3), "shared": (3,)}
+    np.testing.assert_allclose(grads["shared"], 12.0)
+    one = bw.stack([stacked, bw.stack([Tied(shared) for _ in range(3)])])
+    assert one.shared is shared
+
+
+@pytest.mark.parametrize(
+    "nets",
+    [
+        lambda p, q: [Tied(p), Tied(p), Tied(q)],
+        lambda p, q: [Tied(p), Tied(q), Tied(q)],
+    ],
+)
+def test_a_variable_that_some_share_is_refused(nets):
+    with pytest.raises(
+        StructureError, match="stack: Parameter 'shared' is shared by some of the modules, but not by all"
+    ):
+        bw.stack(nets(bw.Parameter(jnp.ones(3)), bw.Parameter(jnp.ones(3))))
+
+
+def test_a_tie_across_places_is_refused():
+    a, b = Tied(bw.Parameter(jnp.ones((3, 3)))), Tied(bw.Parameter(jnp.ones((3, 3))))
+    b.shared = a.a
+    with pytest.raises(StructureError, match="is shared by some of the modules"):
+        bw.stack([a, b])
+
+
+# -- a module like any other -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("copied", [lambda n: n.clone(), copy.deepcopy, lambda n: pickle.loads(pickle.dumps(n))])
+def test_copies(copied):
+    stacked = bw.stack([net() for _ in range(2)])
+    again = copied(stacked)
+    assert_same(each(again, X), each(stacked, X))
+    assert again[0].weight is not stacked[0].weight
+    assert len(bw.unstack(again)) == 2
+
+
+def test_as_a_pytree():
+    stacked = bw.stack([nn.Linear(2, in_features=3) for _ in range(2)])
+    doubled = jax.tree.map(lambda x: 2 * x, stacked)
+    assert_same(each(doubled, X), 2 * each(stacked, X))
+    raw = jax.vmap(lambda n, x: n.weight @ x[0], in_axes=(0, None))(stacked, X)
+    assert_same(raw, stacked.weight.value @ X[0])
+
+
+def test_files(tmp_path):
+    stacked, other = bw.stack([net() for _ in range(2)]), bw.stack([net() for _ in range(2)])
+    each(stacked, X)
+    stacked.save(tmp_path / "s.safetensors")
+    other.load(tmp_path / "s.safetensors")
+    assert_same(dict(other.state_dict()), dict(stacked.state_dict()))
+    with pytest.raises(ValueError, match=r"0\.weight: the network has"):
+        net().load(tmp_path / "s.safetensors")
+
+
+def test_modes_freezing_dtypes_and_drawing_again():
+    stacked = bw.stack([net() for _ in range(2)])
+    before = dict(stacked.state_dict())
+    stacked.eval()
+    each(stacked, X)
+    assert_same(dict(stacked.state_dict()), before)
+    stacked.freeze("0.*")
+    assert all(not one[0].weight.trainable for one in bw.unstack(stacked))
+    stacked.initialize(init=init.normal(1.0), pattern="2.weight")
+    first, second = stacked[2].weight.value
+    assert not np.allclose(first, second)
+    assert bw.unstack(stacked.to(jnp.bfloat16))[1][0].weight.dtype == jnp.bfloat16
+
+
+def test_an_optimiser_treats_each_as_if_alone():
+    nets = [net() for _ in range(2)]
+    stacked = bw.stack(nets)
+    data = jnp.stack([X, X + 1])
+
+    def train(net, x, call):
+        opt = optim.adam(net, 1e-2)
+
+        @bw.compile
+        def step(x):
+            loss, grads = bw.value_and_grad(lambda x: ((call(net, x) - 1) ** 2).sum(), net)(x)
+            opt.step(grads)
+            return loss
+
+        for _ in range(3):
+            step(x)
+        assert step.stats().compilations == 1
+
+    train(stacked, data, lambda net, x: each(net, x, in_axes=(0, 0)))
+    for one, x, mine in zip(nets, data, bw.unstack(stacked), strict=True):
+        train(one, x, lambda net, x: net(x))
+        assert_same(dict(mine.state_dict()), dict(one.state_dict()), 5e-6)
+
+
+def test_inside_a_compiled_function():
+    nets = [net() for _ in range(2)]
+
+    @bw.compile
+    def step(x):
+        stacked = bw.stack(nets)
+        y = each(stacked, x)
+        for one, again in zip(nets, bw.unstack(stacked), strict=True):
+            for mine, new in zip(one.buffers(), again.buffers(), strict=True):
+                mine.value = new.value
+        return y
+
+    twins = [one.clone() for one in nets]
+    assert_same(step(X), jnp.stack([one(X) for one in twins]), 2e-6)
+    assert_same([dict(n.state_dict()) for n in nets], [dict(n.state_dict()) for n in twins], 2e-6)
+
+
+def test_modules_without_variables():
+    stacked = bw.stack([nn.ReLU(), nn.ReLU()])
+    assert_same(each(stacked, X, in_axes=(None, 0)), jax.nn.relu(X))
+
+
+def test_containers_and_plain_attributes():
+    class Net(bw.Module):
+        def __init__(self):
+            self.layers = {"a": [nn.Linear(3, in_features=3)], "b": (nn.Tanh(), nn.Dropout(0.0))}
+            self.size, self.name = 3, "net"
+
+        def forward(self, x):
+            return self.layers["b"][1](self.layers["b"][0](self.layers["a"][0](x)))
+
+    nets = [Net() for _ in range(2)]
+    stacked = bw.stack(nets)
+    assert (stacked.size, stacked.name, len(stacked.layers["b"])) == (3, "net", 2)
+    assert_same(each(stacked, X), jnp.stack([one(X) for one in nets]))
+
+
+def test_compiled_modules_count_as_what_they_compile():
+    nets = [nn.Linear(2, in_features=3) for _ in range(2)]
+    stacked = bw.stack([bw.compile(one) for one in nets])
+    assert_same(each(bw.compile(stacked), X), jnp.stack([one(X) for one in nets]))
+    assert len(bw.unstack(bw.compile(stacked))) == 2
+
+
+def test_printed():
+    assert "stack of 2" in repr(bw.stack([nn.Linear(2, in_features=3), nn.Linear(2, in_features=3)]))
