@@ -11,6 +11,7 @@
 #
 # PYTHON=...    the interpreter to build .venv from (3.11 or newer)
 # EXTRAS=a+b    what `make test` installs, of the extras in pyproject.toml
+# BENCH=a+b     what `make bench` installs: bench+parity brings PyTorch as well
 # PIP_ARGS=...  more options for pip, such as an index of CPU-only builds
 # JOBS=2        processes that run tests
 
@@ -23,6 +24,7 @@ MAKEFLAGS += --no-builtin-rules
 
 PYTHON ?=
 EXTRAS ?= test+demo
+BENCH ?= bench
 PIP_ARGS ?=
 JOBS ?= 2
 ARGS ?=
@@ -53,10 +55,16 @@ format: $(VENV)/.installed-dev
 typecheck: $(VENV)/.installed-dev
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
-bench: $(VENV)/.installed-bench
+bench: $(VENV)/.installed-$(BENCH)
 	$(BIN)/python benchmarks/dispatch.py
-	$(BIN)/python benchmarks/cold_start.py
+	$(BIN)/python benchmarks/trace.py
+	$(BIN)/python benchmarks/eager.py
+	$(BIN)/python benchmarks/control_flow.py
+	$(BIN)/python benchmarks/depth.py
+	$(BIN)/python benchmarks/fold.py
 	$(BIN)/python benchmarks/memory.py
+	$(BIN)/python benchmarks/cold_start.py
+	$(BIN)/python benchmarks/cache.py
 
 clean:
 	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis build dist digits-out

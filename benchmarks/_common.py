@@ -48,13 +48,14 @@ class Timing:
 
 
 def interleaved(
-    variants: Mapping[str, Callable[[], Any]], *, rounds: int, calls: int, seed: int = 0
+    variants: Mapping[str, Callable[[], Any]], *, rounds: int, calls: int, turn: float = 60.0, seed: int = 0
 ) -> dict[str, Timing]:
     """Time every variant in every round, in a new random order each time.
 
     A variant does one call and returns when its result is ready. Each one first runs three times
     untimed in its turn, which brings its code and data back into the processor's caches. Python's
-    garbage collector runs between the turns and is off during them.
+    garbage collector runs between the turns and is off during them. A turn ends after ``calls`` calls,
+    or with the call that takes it past ``turn`` seconds.
     """
     every: dict[str, list[float]] = {name: [] for name in variants}
     medians: dict[str, list[float]] = {name: [] for name in variants}
@@ -70,15 +71,15 @@ def interleaved(
                 gc.disable()
                 for _ in range(3):
                     call()
-                turn = []
-                for _ in range(calls):
+                taken: list[float] = []
+                while len(taken) < calls and sum(taken) <= turn:
                     start = time.perf_counter()
                     call()
-                    turn.append(time.perf_counter() - start)
+                    taken.append(time.perf_counter() - start)
                 if collecting:
                     gc.enable()
-                every[name] += turn
-                medians[name].append(statistics.median(turn))
+                every[name] += taken
+                medians[name].append(statistics.median(taken))
     finally:
         if collecting:
             gc.enable()

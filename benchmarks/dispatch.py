@@ -1,15 +1,16 @@
-"""What a call of a compiled training step costs, over hand-written ``jax.jit``.
+"""What a call of a compiled function costs, over hand-written ``jax.jit``.
 
-    python benchmarks/dispatch.py --layers 10 50 500
+    python benchmarks/dispatch.py --parameters 10 100 1000 --work sgd state
 
-The step is plain SGD on a chain of ``Linear(8)`` layers with two samples: next to no arithmetic,
-so that what is left is the handling of 2 x layers parameters. All variants run in one process,
-interleaved, and each call ends when its loss is ready (one XLA program computes the loss and the
-new parameters, so then they are all ready).
+Networks are chains of ``Linear(8)`` layers, or of ``Linear``, ``BatchNorm`` and ``Dropout``, with four samples: next
+to no arithmetic, so that what is left is the handling of parameters. All variants run in one process,
+interleaved, and each call ends when its result is ready (one XLA program computes the loss and the new
+parameters, so then they are all ready).
 
 The reference is ``jax.jit`` on a flat list of arrays, in two forms: "donated" gives the old
 parameters' memory to the new ones, as brickwork does by itself; "not donated" is what one gets
-without asking.
+without asking. The last table is measured while 1,000 other modules are alive, which another compiled
+function depends on.
 """
 
 from __future__ import annotations
@@ -21,198 +22,132 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import jax
-import jax.numpy as jnp
-import numpy as np
-
 from _common import console, interleaved, missing, record, table
+from _steps import WIDTH, WORK, Step, brickwork, by_hand, equinox, flax, inputs, per_block
 
-WIDTH = 8
-RATE = 1e-3
 DONATED, PLAIN = "jax.jit, flat list, donated", "jax.jit, flat list, not donated"
+TITLES = {
+    "forward": "forward only",
+    "sgd": "training step, SGD",
+    "adam": "training step, Adam",
+    "state": "training step, SGD, with BatchNorm and Dropout",
+}
+CROWD = 1000  # modules
 
-Call = Callable[[], Any]
+Makers = dict[str, Callable[[str, int], Step]]
 
-
-def inputs() -> tuple[jax.Array, jax.Array]:
-    """Two samples and their targets."""
-    rng = np.random.default_rng(0)
-    x, y = rng.normal(size=(2, 2, WIDTH)).astype(np.float32)
-    return jnp.asarray(x), jnp.asarray(y)
-
-
-def flat_list(layers: int, *, donate: bool) -> Call:
-    """The floor: a list of arrays, updated by hand."""
-    rng = np.random.default_rng(0)
-    params: list[jax.Array] = []
-    for _ in range(layers):
-        params.append(jnp.asarray(rng.normal(0, 0.3, (WIDTH, WIDTH)), jnp.float32))
-        params.append(jnp.zeros(WIDTH))
-    x, y = inputs()
-
-    def loss_fn(params: list[jax.Array], x: jax.Array, y: jax.Array) -> jax.Array:
-        for weight, bias in zip(params[::2], params[1::2], strict=True):
-            x = x @ weight.T + bias
-        return jnp.mean((x - y) ** 2)
-
-    def step(params: list[jax.Array], x: jax.Array, y: jax.Array) -> tuple[list[jax.Array], jax.Array]:
-        loss, grads = jax.value_and_grad(loss_fn)(params, x, y)
-        return [p - RATE * g for p, g in zip(params, grads, strict=True)], loss
-
-    compiled = jax.jit(step, donate_argnums=0 if donate else ())
-
-    def call() -> None:
-        nonlocal params
-        params, loss = compiled(params, x, y)
-        loss.block_until_ready()
-
-    return call
+OURS: Makers = {
+    "brickwork, bw.compile": lambda work, n: brickwork(work, n),
+    "brickwork, modules as arguments": lambda work, n: brickwork(work, n, as_arguments=True),
+}
+REFERENCES: Makers = {
+    DONATED: lambda work, n: by_hand(work, n, donate=True),
+    PLAIN: lambda work, n: by_hand(work, n, donate=False),
+}
+PEERS: Makers = {
+    "Flax, nnx.jit": lambda work, n: flax(work, n),
+    "Flax, nnx.cached_partial": lambda work, n: flax(work, n, cached=True),
+    "Equinox, eqx.filter_jit": equinox,
+}
 
 
-def brickwork(layers: int) -> Call:
-    """A module, an optimiser, and a step that closes over both."""
+def crowd() -> list[Any]:
+    """Modules that a compiled function depends on."""
     import brickwork as bw
-    from brickwork import losses, nn, optim
+    from brickwork import nn
 
-    net = nn.Sequential(*(nn.Linear(WIDTH) for _ in range(layers)))
-    x, y = inputs()
-    net.initialize(x)
-    opt = optim.sgd(net, RATE)
-
-    @bw.compile
-    def step(x: jax.Array, y: jax.Array) -> jax.Array:
-        loss, grads = bw.value_and_grad(lambda x, y: losses.mse(net(x), y), net)(x, y)
-        opt.step(grads)
-        return loss
-
-    return lambda: step(x, y).block_until_ready()
+    net = nn.Sequential(*(nn.Linear(WIDTH) for _ in range(CROWD)))
+    predict = bw.compile(net)
+    predict(inputs()[0]).block_until_ready()
+    return [net, predict]
 
 
-def flax_nnx(layers: int, *, cached: bool) -> Call:
-    """Flax NNX: ``nnx.jit``, or ``nnx.cached_partial``, which fixes the graph beforehand."""
-    import optax
-    from flax import nnx
+def measure(makers: Makers, work: str, parameters: int, args: argparse.Namespace) -> list[dict[str, Any]]:
+    """Time all variants of one kind of work at one size."""
+    length = max(1, round(parameters / per_block(work)))
+    if work == "forward":  # nothing is overwritten, so nothing is donated
+        makers = {name: maker for name, maker in makers.items() if name != DONATED}
+    calls, set_up = {}, {}
+    for name, maker in makers.items():
+        with console.status(f"{TITLES[work]}, {parameters} parameters: compiling {name}"):
+            start = time.perf_counter()
+            calls[name] = maker(work, length).call
+            for _ in range(3):
+                calls[name]()
+            set_up[name] = time.perf_counter() - start
+    with console.status(f"{TITLES[work]}, {parameters} parameters: measuring"):
+        timings = interleaved(calls, rounds=args.rounds, calls=args.calls, turn=args.turn)
+    return [
+        {
+            "work": work,
+            "parameters": length * per_block(work),
+            "variant": name,
+            "median_us": timing.median * 1e6,
+            "best_us": timing.best * 1e6,
+            "over_donated": timing.over(timings[DONATED]) if DONATED in timings else None,
+            "over_not_donated": timing.over(timings[PLAIN]),
+            "set_up_s": set_up[name],
+        }
+        for name, timing in timings.items()
+    ]
 
-    class Chain(nnx.Module):
-        def __init__(self, rngs: nnx.Rngs) -> None:
-            self.layers = nnx.List([nnx.Linear(WIDTH, WIDTH, rngs=rngs) for _ in range(layers)])
 
-        def __call__(self, x: jax.Array) -> jax.Array:
-            for layer in self.layers:
-                x = layer(x)
-            return x
-
-    net = Chain(nnx.Rngs(0))
-    opt = nnx.Optimizer(net, optax.sgd(RATE), wrt=nnx.Param)
-    x, y = inputs()
-
-    @nnx.jit
-    def step(net: Chain, opt: nnx.Optimizer, x: jax.Array, y: jax.Array) -> jax.Array:
-        loss, grads = nnx.value_and_grad(lambda net: jnp.mean((net(x) - y) ** 2))(net)
-        opt.update(net, grads)
-        return loss
-
-    if cached:
-        fixed = nnx.cached_partial(step, net, opt)
-        return lambda: fixed(x, y).block_until_ready()
-    return lambda: step(net, opt, x, y).block_until_ready()
-
-
-def equinox(layers: int) -> Call:
-    """Equinox: modules are pytrees, the step returns new ones."""
-    import equinox as eqx
-    import optax
-
-    keys = jax.random.split(jax.random.key(0), layers)
-    net = eqx.nn.Sequential([eqx.nn.Linear(WIDTH, WIDTH, key=key) for key in keys])
-    optimiser = optax.sgd(RATE)
-    state = optimiser.init(eqx.filter(net, eqx.is_array))
-    x, y = inputs()
-
-    @eqx.filter_jit
-    def step(net: Any, state: Any, x: jax.Array, y: jax.Array) -> tuple[Any, Any, jax.Array]:
-        def loss_fn(net: Any) -> jax.Array:
-            return jnp.mean((jax.vmap(net)(x) - y) ** 2)
-
-        loss, grads = eqx.filter_value_and_grad(loss_fn)(net)
-        updates, state = optimiser.update(grads, state)
-        return eqx.apply_updates(net, updates), state, loss
-
-    def call() -> None:
-        nonlocal net, state
-        net, state, loss = step(net, state, x, y)
-        loss.block_until_ready()
-
-    return call
+def show(title: str, rows: list[dict[str, Any]]) -> None:
+    """Print one table."""
+    table(
+        title,
+        ("variant", "median µs", "least µs", "x donated", "x not donated", "set-up s"),
+        [
+            (
+                row["variant"],
+                f"{row['median_us']:.0f}",
+                f"{row['best_us']:.0f}",
+                "" if row["over_donated"] is None else f"{row['over_donated']:.2f}",
+                f"{row['over_not_donated']:.2f}",
+                f"{row['set_up_s']:.1f}",
+            )
+            for row in rows
+        ],
+    )
 
 
 def main() -> None:
-    """Measure every variant at every depth."""
+    """Measure every kind of work at every size."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--layers", type=int, nargs="+", default=[10, 50, 500])
-    parser.add_argument("--rounds", type=int, default=25)
-    parser.add_argument("--calls", type=int, default=20, help="timed calls per round and variant")
+    parser.add_argument("--parameters", type=int, nargs="+", default=[10, 100, 1000])
+    parser.add_argument("--work", nargs="+", choices=WORK, default=list(WORK))
+    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--calls", type=int, default=20, help="timed calls per round and variant, at most")
+    parser.add_argument("--turn", type=float, default=0.05, help="seconds per round and variant, about")
     parser.add_argument("--only", nargs="+", default=(), help="names (or parts) of variants")
+    parser.add_argument("--peers", type=int, default=100, help="parameters up to which peers run for all kinds of work")
     parser.add_argument("--json", type=Path, help="file for the results; printed without it")
     args = parser.parse_args()
 
-    makers: dict[str, Callable[[int], Call]] = {
-        DONATED: lambda n: flat_list(n, donate=True),
-        PLAIN: lambda n: flat_list(n, donate=False),
-        "brickwork, bw.compile": brickwork,
-        "Flax, nnx.jit": lambda n: flax_nnx(n, cached=False),
-        "Flax, nnx.cached_partial": lambda n: flax_nnx(n, cached=True),
-        "Equinox, eqx.filter_jit": equinox,
-    }
-    absent = missing(["brickwork", "flax", "equinox"])
-    makers = {
-        name: maker
-        for name, maker in makers.items()
-        if name.split(",")[0].lower() not in absent
-        and (name in (DONATED, PLAIN) or not args.only or any(part in name for part in args.only))
-    }
-
     os.environ["BRICKWORK_CACHE"] = "off"  # it would serve every variant in this process, from the second run on
+    absent = missing(["brickwork", "flax", "equinox"])
+    wanted = {
+        name: maker
+        for name, maker in (OURS | PEERS).items()
+        if name.split(",")[0].lower() not in absent and (not args.only or any(part in name for part in args.only))
+    }
     results = []
-    for layers in args.layers:
-        variants, compile_time = {}, {}
-        for name, maker in makers.items():
-            with console.status(f"{layers} layers: compiling {name}"):
-                start = time.perf_counter()
-                call = maker(layers)
-                for _ in range(3):
-                    call()
-                compile_time[name] = time.perf_counter() - start
-                variants[name] = call
-        with console.status(f"{layers} layers: measuring"):
-            timings = interleaved(variants, rounds=args.rounds, calls=args.calls)
-        rows = []
-        for name, timing in timings.items():
-            row = {
-                "layers": layers,
-                "variant": name,
-                "median_us": timing.median * 1e6,
-                "best_us": timing.best * 1e6,
-                "over_donated": timing.over(timings[DONATED]),
-                "over_not_donated": timing.over(timings[PLAIN]),
-                "compile_s": compile_time[name],
-            }
-            results.append(row)
-            rows.append(
-                (
-                    name,
-                    f"{row['median_us']:.0f}",
-                    f"{row['best_us']:.0f}",
-                    f"{row['over_donated']:.2f}",
-                    f"{row['over_not_donated']:.2f}",
-                    f"{row['compile_s']:.1f}",
-                )
-            )
-        table(
-            f"SGD step, {layers} Linear({WIDTH}) layers, {2 * layers} parameters, batch 2",
-            ("variant", "median µs", "least µs", "x donated", "x not donated", "set-up s"),
-            rows,
-        )
+    for work in args.work:
+        for parameters in args.parameters:
+            # Compiling the larger networks of every peer for every kind of work would take most of the time.
+            few = parameters > args.peers and work != "sgd"
+            makers = REFERENCES | {name: m for name, m in wanted.items() if name not in PEERS or not few}
+            rows = measure(makers, work, parameters, args)
+            show(f"{TITLES[work]}, {rows[0]['parameters']} parameters", rows)
+            results += rows
+    if "brickwork" not in absent:
+        alive = crowd()
+        ours = {name: maker for name, maker in wanted.items() if name in OURS}
+        for parameters in args.parameters[:2]:
+            rows = measure(REFERENCES | ours, "sgd", parameters, args)
+            show(f"{TITLES['sgd']}, {rows[0]['parameters']} parameters, {CROWD} other modules alive", rows)
+            results += [row | {"modules_alive": CROWD} for row in rows]
+        del alive
     record("dispatch", results, args.json)
 
 
