@@ -80,7 +80,10 @@ def check_rate(rate: Any, function: str, argument: str) -> float:
 def _dropout(x: Array, key: Array, threshold: Array, scale: Array) -> Array:
     # The rate is an argument and not a constant, so that a schedule of rates compiles once.
     words = jax.random.bits(key, ((x.size + 1) // 2,), jnp.uint32)
-    bits = lax.bitcast_convert_type(words, jnp.uint16).reshape(-1)
+    if isinstance(x.size, int):
+        bits = lax.bitcast_convert_type(words, jnp.uint16).reshape(-1)
+    else:  # a size known only when an exported program is loaded, which a bitcast can't have
+        bits = jnp.stack([words.astype(jnp.uint16), (words >> 16).astype(jnp.uint16)], -1).reshape(-1)
     keep = bits[: x.size].reshape(x.shape) >= jnp.asarray(threshold).astype(jnp.uint16)
     kept = x * jnp.asarray(scale).astype(x.dtype)
     return jnp.where(keep, kept, jnp.zeros((), x.dtype))
