@@ -189,7 +189,7 @@ def check(program: Any) -> None:
 
 @pytest.mark.timeout(300 if MORE is None else 36_000)
 @hypothesis.settings(
-    max_examples=int(MORE or 20),
+    max_examples=int(MORE or 12),
     deadline=None,
     derandomize=MORE is None,
     database=None,

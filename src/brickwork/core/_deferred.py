@@ -9,6 +9,7 @@ import jax
 
 from ._containers import Node
 from ._frame import AbstractFrame, all_or_nothing
+from ._jax import current_trace, passing
 from ._manners import unbox
 from ._variable import Variable
 
@@ -34,13 +35,14 @@ def dry_run(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         given = iter(arrays)
         filled = [next(given) if a else x for a, x in zip(abstract, leaves, strict=True)]
         inner_args, inner_kwargs = jax.tree_util.tree_unflatten(tree, filled)
-        with AbstractFrame():
+        with passing(outer), AbstractFrame():
             out = fn(*inner_args, **inner_kwargs)
         parts, shape = jax.tree_util.tree_flatten(out, is_leaf=is_box)
         traced = [isinstance(x, Variable) or hasattr(x, "dtype") for x in parts]
         plain.append((shape, [None if t else x for t, x in zip(traced, parts, strict=True)], traced))
         return [unbox(x) for t, x in zip(traced, parts, strict=True) if t]
 
+    outer = current_trace()
     plain: list[Any] = []  # what isn't an array in the result goes past JAX
     with all_or_nothing():
         arrays = iter(jax.eval_shape(run, [x for a, x in zip(abstract, leaves, strict=True) if a]))

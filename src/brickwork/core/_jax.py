@@ -70,6 +70,26 @@ def is_staged() -> bool:
     return trace is not None
 
 
+@contextmanager
+def passing(outer: Any) -> Iterator[None]:
+    """Inside a function that JAX traces within the trace ``outer``: if it fails, leave nothing of its trace behind.
+
+    JAX keeps a list of the tracers that a trace closes over, with the trace, and clears it only when tracing has come
+    to its end. Otherwise both would stay, and with them all that the outer one holds.
+    """
+    from jax._src.interpreters.partial_eval import DynamicJaxprTrace
+
+    trace = current_trace()
+    try:
+        yield
+    except BaseException:
+        while trace is not None and trace is not outer:
+            if isinstance(trace, DynamicJaxprTrace):
+                trace.invalidate()
+            trace = getattr(trace, "parent_trace", None)
+        raise
+
+
 def is_batched(value: Any, trace: Any) -> bool:
     """Whether a value differs from lane to lane of the ``vmap`` that ``trace`` belongs to."""
     return getattr(value, "_trace", None) is trace and isinstance(getattr(value, "batch_dim", None), int)

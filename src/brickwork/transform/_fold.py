@@ -18,7 +18,7 @@ import jax
 from ..core import ModuleBase, Structure, Variable
 from ..core._deferred import is_box
 from ..core._frame import TrialFrame
-from ..core._jax import is_differentiated
+from ..core._jax import current_trace, is_differentiated, passing
 from ..errors import StructureError
 from ._lift import Lanes, Split
 from ._loops import scan_lanes
@@ -88,7 +88,7 @@ def _keeps_form(layer: Any, x: Any) -> bool:
     """Whether a layer's output has the structure, shapes and dtypes of its input, and nothing else comes of a call."""
 
     def call(arrays: list[Any]) -> Any:
-        with TrialFrame():
+        with passing(outer), TrialFrame():
             out = twin(given.fill(arrays))
         if isinstance(out, Iterator):
             raise TypeError("no nest of arrays")
@@ -96,7 +96,7 @@ def _keeps_form(layer: Any, x: Any) -> bool:
 
     if isinstance(x, Iterator):
         return False
-    given = Split(x, unbox=True)
+    given, outer = Split(x, unbox=True), current_trace()
     if given.boxes:
         return False
     try:

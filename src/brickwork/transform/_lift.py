@@ -24,6 +24,7 @@ from jax import lax
 from ..core import Frame, ModuleBase, Variable
 from ..core._calls import describe
 from ..core._deferred import is_box
+from ..core._jax import current_trace, passing
 from ..core._manners import unbox
 from ..core._parameter import Slot
 from ..core._structure import Static
@@ -123,9 +124,11 @@ class Carried:
         self.variables: list[Variable] = recall(self.keys)
         self.blanks: dict[int, Any] = {}
         self.written: set[int] = set()
+        self.outer: Any = None  # the trace that the loop or branch is a part of
 
     def run(self, attempt: Callable[[list[Any]], tuple[Any, list[Any]]]) -> Any:
         """Call ``attempt(values)``, which returns a result and new values, until all writes are known; store them."""
+        self.outer = current_trace()
         for _ in range(_ROUNDS):
             self.written = set()
             try:
@@ -149,7 +152,7 @@ class Carried:
         Returns its result, the variables' new values, and those of the lanes that it wrote.
         """
         known = {id(v) for v in self.variables}
-        with Frame() as frame:
+        with passing(self.outer), Frame() as frame:
             for variable, value in zip(self.variables, values, strict=True):
                 frame.bind(variable, value)
             if lanes is not None:

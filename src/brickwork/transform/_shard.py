@@ -16,7 +16,7 @@ from ..core._arrays import lies_on
 from ..core._calls import describe
 from ..core._deferred import is_box
 from ..core._frame import current_frame
-from ..core._jax import in_trace, is_collective_error, varying_axes
+from ..core._jax import current_trace, in_trace, is_collective_error, passing, varying_axes
 from ..errors import StructureError, TraceLeakError
 from ._lift import Split, key_of, name_of, recall, remember, split_result
 from ._vmap import LaneFrame
@@ -169,9 +169,10 @@ class _Sharded:
 
     def _attempt(self) -> tuple[Any, list[Any], _ShardFrame]:
         frames: list[_ShardFrame] = []
+        outer = current_trace()
 
         def part(arrays: list[Any], values: list[Any]) -> Any:
-            with _ShardFrame(self.axes, self.sharding_of, self.check_vma) as frame:
+            with passing(outer), _ShardFrame(self.axes, self.sharding_of, self.check_vma) as frame:
                 frames.append(frame)
                 for variable, value in zip(self.reads.values(), values, strict=True):
                     if variable is random_stream():
