@@ -13,7 +13,8 @@ def spec(*shape: int, dtype: Any = jnp.float32) -> jax.ShapeDtypeStruct:
     """The shape and dtype of an array that need not exist, for ``net.initialize`` and ``net.summary``.
 
     Args:
-        *shape: the sizes; or one tuple of them.
+        *shape: the sizes; or one tuple of them. A size may be symbolic (``jax.export.symbolic_shape``), for programs
+            that are exported for any size.
         dtype: the dtype, float32 unless given.
 
     Raises:
@@ -29,8 +30,15 @@ def spec(*shape: int, dtype: Any = jnp.float32) -> jax.ShapeDtypeStruct:
     for size in sizes:
         if size is None:
             raise TypeError("spec: sizes must be integers, got None; for a batch of any size give any size, such as 1")
-        if isinstance(size, bool) or not isinstance(size, (int, np.integer)):
+        if isinstance(size, bool) or not (isinstance(size, (int, np.integer)) or _is_symbolic(size)):
             raise TypeError(f"spec: sizes must be integers, got {size!r}; the dtype goes by name: dtype=...")
-        if size < 0:
+        if isinstance(size, (int, np.integer)) and size < 0:
             raise ValueError(f"spec: sizes must not be negative, got {tuple(sizes)}")
-    return jax.ShapeDtypeStruct(tuple(int(s) for s in sizes), jnp.dtype(dtype))
+    plain = tuple(int(s) if isinstance(s, (int, np.integer)) else s for s in sizes)
+    return jax.ShapeDtypeStruct(plain, jnp.dtype(dtype))
+
+
+def _is_symbolic(size: Any) -> bool:
+    from jax import export
+
+    return export.is_symbolic_dim(size)
