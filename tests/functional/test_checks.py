@@ -71,9 +71,9 @@ def test_sizes():
         checks.integer(True, "f", "n")
     with pytest.raises(ValueError, match=r"f: n must be at least 1, got 0\."):
         checks.integer(0, "f", "n", 1)
-    assert checks.pair([1, np.int32(2)], "f", "n") == (1, 2)
+    assert checks.sizes([1, np.int32(2)], 2, "f", "n") == (1, 2)
     with pytest.raises(ValueError, match=r"f: n must be an int or a pair \(height, width\), got"):
-        checks.pair((1, 2, 3), "f", "n")
+        checks.sizes((1, 2, 3), 2, "f", "n")
 
 
 def test_axes():

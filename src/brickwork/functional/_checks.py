@@ -154,14 +154,39 @@ def require_length(v: Any, length: int, function: str, argument: str, what: str,
         )
 
 
-def require_images(x: Any, function: str) -> None:
-    """Raise ``ShapeMismatchError`` unless ``x`` has the axes of images, or of one image."""
+_AXES = {1: "L", 2: "H, W", 3: "D, H, W"}  # PyTorch's letters
+_KINDS = {1: "sequence", 2: "image", 3: "volume"}
+
+
+def require_spatial(x: Any, ndim: int, function: str) -> None:
+    """Raise ``ShapeMismatchError`` unless ``x`` has ``ndim`` axes besides channels, and perhaps a batch."""
     rank = len(x.shape)
-    if rank not in (3, 4):
+    if rank not in (ndim + 1, ndim + 2):
         fix = "Add the missing axes, or reshape the data."
-        if rank == 2:
-            fix = "Add a channel axis to the image: x[None]."
-        shape_error(function, f"x must have 4 axes (N, C, H, W), or 3 axes (C, H, W), not {rank}.", fix, x=x)
+        if rank == ndim:
+            fix = f"Add a channel axis to the {_KINDS[ndim]}: x[None]."
+        axes = _AXES[ndim]
+        expected = f"{ndim + 2} axes (N, C, {axes}), or {ndim + 1} axes (C, {axes})"
+        shape_error(function, f"x must have {expected}, not {rank}.", fix, x=x)
+
+
+def channels_first(x: Any, ndim: int) -> str:
+    """Return the code that brings data of ``ndim`` spatial axes from channels-last to channels-first."""
+    batch = len(x.shape) - ndim - 1
+    order = (*range(batch), batch + ndim, *range(batch, batch + ndim))
+    return f"jnp.transpose(x, {order})"
+
+
+def window_too_large(x: Array, function: str, kernel: tuple[int, ...], dilations: Any, pads: Any) -> NoReturn:
+    """Raise for a window that does not fit into the padded input."""
+    ndim = len(kernel)
+    kind = _KINDS[ndim]
+    fix = f"Use a larger {kind}, more padding or a smaller kernel."
+    if x.shape[-1] < min(x.shape[-ndim - 1 : -1]):
+        fix = f"If the data is channels-last, make it channels-first: {channels_first(x, ndim)}."
+    padded = " x ".join(str(n + sum(p)) for n, p in zip(x.shape[-ndim:], pads, strict=True))
+    window = " x ".join(str(d * (k - 1) + 1) for d, k in zip(dilations, kernel, strict=True))
+    shape_error(function, f"the window {window} is larger than the padded {kind} {padded}.", fix, x=x)
 
 
 def axis(dim: Any, ndim: int, function: str, argument: str = "dim") -> int:
@@ -190,15 +215,16 @@ def integer(value: Any, function: str, argument: str, minimum: int | None = None
     return number
 
 
-def pair(value: Any, function: str, argument: str, minimum: int = 1) -> tuple[int, int]:
-    """Return an int or a pair of ints (height, width) as a pair."""
+_TUPLES = {1: "an int", 2: "an int or a pair (height, width)", 3: "an int or a triple (depth, height, width)"}
+
+
+def sizes(value: Any, ndim: int, function: str, argument: str, minimum: int = 1) -> tuple[int, ...]:
+    """Return an int, or one int for each of ``ndim`` spatial axes, as a tuple of ``ndim``."""
     if isinstance(value, (tuple, list)):
-        if len(value) != 2:
-            raise ValueError(f"{function}: {argument} must be an int or a pair (height, width), got {value!r}.")
-        first, second = value
-    else:
-        first = second = value
-    return integer(first, function, argument, minimum), integer(second, function, argument, minimum)
+        if len(value) != ndim:
+            raise ValueError(f"{function}: {argument} must be {_TUPLES[ndim]}, got {value!r}.")
+        return tuple(integer(v, function, argument, minimum) for v in value)
+    return (integer(value, function, argument, minimum),) * ndim
 
 
 def cached(geometry: Callable[..., Geometry], *options: Any) -> Geometry:

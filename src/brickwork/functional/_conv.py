@@ -73,13 +73,13 @@ def conv2d(
             "Reshape the weight.",
             weight=weight,
         )
-    checks.require_images(x, "conv2d")
+    checks.require_spatial(x, 2, "conv2d")
     strides, pads, dilations, groups = checks.cached(_geometry, kernel[2:], stride, padding, dilation, groups)
     if shape[-3] != kernel[1] * groups or kernel[0] % groups:
         _wrong_channels(x, weight, groups)
     for axis in (0, 1):
         if shape[axis - 2] + sum(pads[axis]) <= dilations[axis] * (kernel[axis + 2] - 1):
-            window_too_large(x, "conv2d", kernel[2:], dilations, pads)
+            checks.window_too_large(x, "conv2d", kernel[2:], dilations, pads)
     if bias is not None and bias.shape != kernel[:1]:
         checks.require_length(bias, kernel[0], "conv2d", "bias", "output channel", weight=weight)
     if x.dtype != weight.dtype:
@@ -92,11 +92,11 @@ def _geometry(
     kernel: tuple[int, int], stride: Any, padding: Any, dilation: Any, groups: Any
 ) -> tuple[Any, Any, Any, int]:
     """Check the options, and return them all in pairs (padding as a pair of (low, high))."""
-    strides = checks.pair(stride, "conv2d", "stride")
-    dilations = checks.pair(dilation, "conv2d", "dilation")
+    strides = checks.sizes(stride, 2, "conv2d", "stride")
+    dilations = checks.sizes(dilation, 2, "conv2d", "dilation")
     groups = checks.integer(groups, "conv2d", "groups", 1)
     if not isinstance(padding, str):
-        pads = tuple((p, p) for p in checks.pair(padding, "conv2d", "padding", 0))
+        pads = tuple((p, p) for p in checks.sizes(padding, 2, "conv2d", "padding", 0))
     elif padding == "valid":
         pads = ((0, 0), (0, 0))
     elif padding == "same":
@@ -124,30 +124,13 @@ def _wrong_channels(x: Array, weight: Array, groups: int) -> None:
     channels, expected = x.shape[-3], per_group * groups
     fix = f"Check the data, or make the layer for {channels} input channels."
     if x.shape[-1] == expected:
-        order = "(0, 3, 1, 2)" if x.ndim == 4 else "(2, 0, 1)"
-        fix = f"The data looks channels-last; make it channels-first with jnp.transpose(x, {order})."
+        fix = f"The data looks channels-last; make it channels-first with {checks.channels_first(x, 2)}."
     elif x.ndim == 3 and expected == 1:
         fix = "If the first axis is the batch, add the channel axis: x[:, None]."
     per = f" x {groups} groups" if groups > 1 else ""
     checks.shape_error(
         "conv2d",
         f"x has {channels} channels in axis {x.ndim - 3}, but weight of shape {weight.shape}{per} expects {expected}.",
-        fix,
-        x=x,
-    )
-
-
-def window_too_large(x: Array, function: str, kernel: tuple[int, ...], dilations: Any, pads: Any) -> None:
-    """Raise for a window that does not fit into the padded image."""
-    fix = "Use a larger image, more padding or a smaller kernel."
-    if x.shape[-1] < min(x.shape[-3:-1]):
-        order = "(0, 3, 1, 2)" if x.ndim == 4 else "(2, 0, 1)"
-        fix = f"If the data is channels-last, make it channels-first: jnp.transpose(x, {order})."
-    padded = tuple(n + sum(p) for n, p in zip(x.shape[-2:], pads, strict=True))
-    window = tuple(d * (k - 1) + 1 for d, k in zip(dilations, kernel, strict=True))
-    checks.shape_error(
-        function,
-        f"the window {window[0]} x {window[1]} is larger than the padded image {padded[0]} x {padded[1]}.",
         fix,
         x=x,
     )

@@ -17,7 +17,6 @@ import numpy as np
 from jax import lax
 
 from . import _checks as checks
-from ._conv import window_too_large
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float, Num
@@ -138,12 +137,12 @@ def avg_pool2d(
 
 
 def _windows(function: str, x: Array, kernel: Any, stride: Any, *options: Any) -> Any:
-    checks.require_images(x, function)
+    checks.require_spatial(x, 2, function)
     axes = checks.cached(_geometry, function, x.shape[-2:], kernel, stride, *options)
     for axis in axes:
         if axis.out < 1:
             pads = [(a.padding, a.padding) for a in axes]
-            window_too_large(x, function, tuple(a.kernel for a in axes), [a.dilation for a in axes], pads)
+            checks.window_too_large(x, function, tuple(a.kernel for a in axes), [a.dilation for a in axes], pads)
     return axes
 
 
@@ -157,10 +156,10 @@ def _geometry(
     dilation: Any,
     ceil_mode: bool,
 ) -> tuple[_Axis, _Axis]:
-    kernels = checks.pair(kernel_size, function, "kernel_size")
-    strides = kernels if stride is None else checks.pair(stride, function, "stride")
-    paddings = checks.pair(padding, function, "padding", 0)
-    dilations = checks.pair(dilation, function, "dilation")
+    kernels = checks.sizes(kernel_size, 2, function, "kernel_size")
+    strides = kernels if stride is None else checks.sizes(stride, 2, function, "stride")
+    paddings = checks.sizes(padding, 2, function, "padding", 0)
+    dilations = checks.sizes(dilation, 2, function, "dilation")
     axes = []
     for k, s, p, d, size in zip(kernels, strides, paddings, dilations, image, strict=True):
         if p > k // 2:

@@ -13,7 +13,7 @@ P = ParamSpec("P")
 Layer = TypeVar("Layer")
 
 integer = checks.integer
-pair = checks.pair
+sizes = checks.sizes
 
 
 def size(value: Any, layer: str, argument: str) -> int:
@@ -26,10 +26,10 @@ def optional_size(value: Any, layer: str, argument: str) -> int | None:
     return None if value is None else checks.integer(value, layer, argument, 1)
 
 
-def pair_or_int(value: Any, layer: str, argument: str, minimum: int = 1) -> Any:
-    """Check an int or a pair of ints, and return it in the form it was given."""
-    first, second = checks.pair(value, layer, argument, minimum)
-    return (first, second) if isinstance(value, (tuple, list)) else first
+def sizes_or_int(value: Any, ndim: int, layer: str, argument: str, minimum: int = 1) -> Any:
+    """Check an int, or one int for each of ``ndim`` spatial axes, and return it in the form it was given."""
+    found = checks.sizes(value, ndim, layer, argument, minimum)
+    return found if isinstance(value, (tuple, list)) else found[0]
 
 
 def show(size: int | None) -> str:

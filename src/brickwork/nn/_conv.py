@@ -88,11 +88,11 @@ class Conv2d(Module):
         if inputs is not None:
             self._require_divisible(inputs, "in_channels", ValueError)
             inputs //= self.groups
-        self.kernel_size = args.pair_or_int(kernel_size, "Conv2d", "kernel_size")
-        self.stride = args.pair_or_int(stride, "Conv2d", "stride")
-        self.dilation = args.pair_or_int(dilation, "Conv2d", "dilation")
+        self.kernel_size = args.sizes_or_int(kernel_size, 2, "Conv2d", "kernel_size")
+        self.stride = args.sizes_or_int(stride, 2, "Conv2d", "stride")
+        self.dilation = args.sizes_or_int(dilation, 2, "Conv2d", "dilation")
         self.padding = _padding(padding, self.stride)
-        shape = (outputs, inputs, *args.pair(self.kernel_size, "Conv2d", "kernel_size"))
+        shape = (outputs, inputs, *args.sizes(self.kernel_size, 2, "Conv2d", "kernel_size"))
         self.weight = Parameter(shape=shape, dtype=dtype, init=fan_in_uniform())
         self.bias = Parameter(shape=(outputs,), dtype=dtype, init=fan_in_uniform(self.weight)) if bias else None
 
@@ -114,7 +114,7 @@ class Conv2d(Module):
     def build(self, x: Any) -> None:
         """Take the number of channels from the input."""
         checks.shape_of(x, "Conv2d")
-        checks.require_images(x, "Conv2d")
+        checks.require_spatial(x, 2, "Conv2d")
         if self.weight.shape[1] is None:
             channels = x.shape[-3]
             if channels % self.groups:
@@ -140,7 +140,7 @@ class Conv2d(Module):
 
 def _padding(padding: Any, stride: Any) -> Any:
     if not isinstance(padding, str):
-        return args.pair_or_int(padding, "Conv2d", "padding", 0)
+        return args.sizes_or_int(padding, 2, "Conv2d", "padding", 0)
     if padding not in ("same", "valid"):
         raise ValueError(f"Conv2d: padding must be an int, a pair of ints, 'same' or 'valid', got {padding!r}.")
     if padding == "same" and stride not in (1, (1, 1)):

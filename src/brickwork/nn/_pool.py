@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 class _Pool2d(Module):
     def __init__(self, kernel_size: IntOrPair, stride: IntOrPair | None, padding: IntOrPair, ceil_mode: bool) -> None:
         name = type(self).__name__
-        self.kernel_size = args.pair_or_int(kernel_size, name, "kernel_size")
-        self.stride = None if stride is None else args.pair_or_int(stride, name, "stride")
-        self.padding = args.pair_or_int(padding, name, "padding", 0)
+        self.kernel_size = args.sizes_or_int(kernel_size, 2, name, "kernel_size")
+        self.stride = None if stride is None else args.sizes_or_int(stride, 2, name, "stride")
+        self.padding = args.sizes_or_int(padding, 2, name, "padding", 0)
         self.ceil_mode = bool(ceil_mode)
-        kernels = args.pair(self.kernel_size, name, "kernel_size")
-        paddings = args.pair(self.padding, name, "padding", 0)
+        kernels = args.sizes(self.kernel_size, 2, name, "kernel_size")
+        paddings = args.sizes(self.padding, 2, name, "padding", 0)
         if any(2 * p > k for k, p in zip(kernels, paddings, strict=True)):
             raise ValueError(
                 f"{name}: padding must be at most half of kernel_size, "
@@ -66,7 +66,7 @@ class MaxPool2d(_Pool2d):
         ceil_mode: bool = False,
     ) -> None:
         super().__init__(kernel_size, stride, padding, ceil_mode)
-        self.dilation = args.pair_or_int(dilation, "MaxPool2d", "dilation")
+        self.dilation = args.sizes_or_int(dilation, 2, "MaxPool2d", "dilation")
 
     def forward(self, x: Num[Array, "*n c h w"]) -> Num[Array, "*n c ho wo"]:
         """Take the maxima."""

@@ -1,0 +1,30 @@
+"""Dense layers and reshaping."""
+
+from __future__ import annotations
+
+from tests.contract.row import Row, same
+
+from brickwork import nn
+
+ROWS = [
+    Row(
+        "Linear",
+        lambda: nn.Linear(3),
+        lambda: nn.Linear(3, in_features=5),
+        (4, 5),
+        wrong_rank=(),
+        wrong_width=(4, 7),
+        parameters=("weight", "bias"),
+    ),
+    Row(
+        "Linear without bias",
+        lambda: nn.Linear(3, bias=False),
+        lambda: nn.Linear(3, in_features=5, bias=False),
+        (2, 2, 5),
+        wrong_rank=(),
+        wrong_width=(4, 7),
+        parameters=("weight",),
+    ),
+    Row("Flatten", **same(lambda: nn.Flatten()), shape=(2, 2, 3), wrong_rank=(), integer="accepted"),
+    Row("Identity", **same(lambda: nn.Identity()), shape=(2, 3), integer="accepted"),
+]
