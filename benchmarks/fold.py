@@ -59,6 +59,7 @@ def make(name: str, depth: int, fold: bool, train: bool) -> tuple[Callable[[], A
 
 
 def main() -> None:
+    """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--blocks", nargs="+", choices=list(BLOCKS), default=list(BLOCKS))
     parser.add_argument("--depths", nargs="+", type=int, default=[4, 12, 24, 48])

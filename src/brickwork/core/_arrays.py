@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ._manners import unbox
 
@@ -74,3 +75,14 @@ def lies_on(array: jax.Array, devices: set[Any]) -> bool:
     """Whether an array is where others are; on one of many devices, it is if it got there by default only."""
     here = array.sharding.device_set
     return here == devices or (here < devices and not array.committed)
+
+
+def spread_over(value: Any, mesh: Mesh) -> Any:
+    """A value that lies where it does by default only, whole on every device of a mesh; any other as it is."""
+
+    def spread(x: Any) -> Any:
+        if not isinstance(x, jax.Array) or x.committed:
+            return x
+        return jax.device_put(x, NamedSharding(mesh, PartitionSpec()))
+
+    return jax.tree_util.tree_map(spread, value)

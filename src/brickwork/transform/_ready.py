@@ -13,7 +13,7 @@ from typing import Any
 import jax
 
 from ..core import Parameter, Structure, Variable, random_stream
-from ..core._arrays import lies_on
+from ..core._arrays import lies_on, spread_over
 from ..core._epoch import EPOCH, bump
 from ..core._frame import UPDATE_LOCK, leak, outside
 from ..core._jax import Tracer
@@ -195,6 +195,10 @@ class Ready:
         self.place = max(places, key=lambda place: len(place.device_set)) if held else None
         self.bound = any(x.committed for x in held)
         self.near = {}
+        if held and isinstance(self.place, jax.sharding.NamedSharding):
+            # What is on one device by default goes along, now instead of at every call: the optimiser's state, say.
+            for variable in (*inputs, *([random_stream()] if self.draws else [])):
+                variable._value = spread_over(variable._value, self.place.mesh)
         given = [a for a in arrays if isinstance(a, jax.Array)]
         if held and not all(lies_on(x, self.place.device_set) for x in (*held, *given)):
             raise self.mismatch(arrays)

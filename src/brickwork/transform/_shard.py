@@ -12,10 +12,10 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from ..core import Frame, Variable, random_stream
-from ..core._arrays import lies_on
+from ..core._arrays import lies_on, spread_over
 from ..core._calls import describe
 from ..core._deferred import is_box
-from ..core._frame import current_frame
+from ..core._frame import current_frame, outside
 from ..core._jax import current_trace, in_trace, is_collective_error, passing, varying_axes
 from ..errors import StructureError, TraceLeakError
 from ._lift import Split, key_of, name_of, recall, remember, split_result
@@ -30,7 +30,8 @@ def shard_map(
     """Run a function on every device of a mesh, on the parts of its arguments that lie there.
 
     As ``jax.shard_map``, but the function may use and change variables. They come in as they are placed: of one
-    that is sharded over this mesh each device sees its part, of any other the whole. What is written must
+    that is sharded over this mesh each device sees its part, of any other the whole; one that was on a single device
+    by default is put on all of them, whole, and stays there. What is written must
     keep that form; a variable that is whole everywhere must be given the same value everywhere, so reduce it
     first, for example with ``jax.lax.pmean``. Running statistics of normalisation layers are reduced over the axes in
     ``in_specs``, as if the parts were one batch. Each device has a random stream of its own.
@@ -194,6 +195,7 @@ class _Sharded:
             out_specs=(self.out_specs, specs[1]),
             check_vma=self.check_vma,
         )
+        self._move_in()
         arrays = [self._laid_out(x, spec) for x, spec in zip(self.given.arrays, self.in_specs, strict=True)]
         values = [self._laid_out(v.value, spec) for v, spec in zip(self.reads.values(), specs[0], strict=True)]
         try:
@@ -206,6 +208,13 @@ class _Sharded:
                 ) from error
             raise
         return out, new, frames[-1]
+
+    def _move_in(self) -> None:
+        """Put on the mesh what lies elsewhere by default only: now, and not at every call."""
+        with outside():
+            for variable in self.reads.values():
+                if variable is not random_stream() and variable._trace is None:
+                    variable._value = spread_over(variable._value, self.mesh)
 
     def _laid_out(self, value: Any, spec: PartitionSpec) -> Any:
         """A value as ``spec`` says, for the axes for which that is part of its type; JAX sees to the others."""
