@@ -5,12 +5,38 @@ another compiled function.
 """
 
 from ._activation import (
+    celu as celu,
+    elu as elu,
     gelu as gelu,
-    log_softmax as log_softmax,
-    relu as relu,
+    logsigmoid as logsigmoid,
+    mish as mish,
+    selu as selu,
     sigmoid as sigmoid,
-    softmax as softmax,
+    silu as silu,
+    softplus as softplus,
+    softsign as softsign,
     tanh as tanh,
+    tanhshrink as tanhshrink,
+)
+from ._activation_piecewise import (
+    hardshrink as hardshrink,
+    hardsigmoid as hardsigmoid,
+    hardswish as hardswish,
+    hardtanh as hardtanh,
+    leaky_relu as leaky_relu,
+    prelu as prelu,
+    relu as relu,
+    relu6 as relu6,
+    rrelu as rrelu,
+    softshrink as softshrink,
+    threshold as threshold,
+)
+from ._activation_softmax import (
+    glu as glu,
+    gumbel_softmax as gumbel_softmax,
+    log_softmax as log_softmax,
+    softmax as softmax,
+    softmin as softmin,
 )
 from ._conv import conv2d as conv2d
 from ._dropout import dropout as dropout

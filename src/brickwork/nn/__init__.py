@@ -3,11 +3,38 @@
 from ..core import Buffer as Buffer, Parameter as Parameter
 from ..module import Module as Module
 from ._activation import (
+    CELU as CELU,
+    ELU as ELU,
     GELU as GELU,
-    ReLU as ReLU,
+    SELU as SELU,
+    LogSigmoid as LogSigmoid,
+    Mish as Mish,
     Sigmoid as Sigmoid,
-    Softmax as Softmax,
+    SiLU as SiLU,
+    Softplus as Softplus,
+    Softsign as Softsign,
     Tanh as Tanh,
+    Tanhshrink as Tanhshrink,
+)
+from ._activation_piecewise import (
+    Hardshrink as Hardshrink,
+    Hardsigmoid as Hardsigmoid,
+    Hardswish as Hardswish,
+    Hardtanh as Hardtanh,
+    LeakyReLU as LeakyReLU,
+    PReLU as PReLU,
+    ReLU as ReLU,
+    ReLU6 as ReLU6,
+    RReLU as RReLU,
+    Softshrink as Softshrink,
+    Threshold as Threshold,
+)
+from ._activation_softmax import (
+    GLU as GLU,
+    LogSoftmax as LogSoftmax,
+    Softmax as Softmax,
+    Softmax2d as Softmax2d,
+    Softmin as Softmin,
 )
 from ._containers import Sequential as Sequential
 from ._conv import Conv2d as Conv2d
