@@ -89,6 +89,11 @@ def clamp(x: Array) -> Array:
     return jnp.where(x < 0, 0, x)
 
 
+def absolute(x: Array) -> Array:
+    """Return the absolute value; the gradient at zero is zero, where that of ``jnp.abs`` is one."""
+    return x * jnp.sign(x)
+
+
 def examples(x: Array, target: Any, function: str, name: str = "scores") -> Array:
     """Check scores of ``(N, C)`` or ``(C,)`` and one class index for each example."""
     if x.ndim not in (1, 2):

@@ -167,7 +167,7 @@ def _ctc(
     if zero_infinity:
         loss = jnp.where(loss == jnp.inf, 0, loss)
     wrong = (labels < 0) | (labels >= y.shape[2])
-    wrong = (wrong & (jnp.arange(width) < lengths[:, None])).any(1)
+    wrong = (wrong & (jnp.arange(width, dtype=jnp.int32) < lengths[:, None])).any(1)
     wrong |= (frames < 0) | (frames > y.shape[0]) | (lengths < 0) | (lengths > width)
     loss = jnp.where(wrong, jnp.nan, loss)
     if reduction == "mean":
@@ -196,20 +196,28 @@ def _log_likelihood(y: Array, labels: Array, frames: Array, lengths: Array, blan
     never = jnp.full((n, 1), -jnp.inf, y.dtype)
     repeated = jnp.concatenate([jnp.ones((n, 1), bool), labels[:, 1:] == labels[:, :-1]], 1)[:, :width]
 
-    def step(state: tuple[Array, Array], frame: tuple[Array, Array, Array]) -> tuple[tuple[Array, Array], None]:
-        between, at = state
+    def step(state: tuple[Array, Array, Array], frame: tuple[Array, Array, Array]) -> tuple[Any, None]:
+        between, at, scale = state
         t, label, gap = frame
         before = jnp.concatenate([never, at], 1)  # the label before each blank
         skip = jnp.where(repeated, -jnp.inf, before[:, :-1])  # a label may follow another one directly
-        new = _log_sum(between, before) + gap, _log_sum(at, between[:, :-1], skip) + label
+        after = _log_sum(between, before) + gap, _log_sum(at, between[:, :-1], skip) + label
+        # The largest is kept apart, or the rounding of ever larger numbers would show in the gradients.
+        largest = lax.stop_gradient(jnp.concatenate(after, 1).max(1, keepdims=True))
+        largest = jnp.where(jnp.isinf(largest), 0, largest)
+        new = after[0] - largest, after[1] - largest, scale + largest
         running = (t < frames)[:, None]
-        return (jnp.where(running, new[0], between), jnp.where(running, new[1], at)), None
+        return tuple(jnp.where(running, a, b) for a, b in zip(new, state, strict=True)), None
 
-    start = jnp.full((n, width + 1), -jnp.inf, y.dtype).at[:, 0].set(0), jnp.full((n, width), -jnp.inf, y.dtype)
-    (between, at), _ = lax.scan(step, start, (jnp.arange(y.shape[0]), emitted, blanks))
+    start = (
+        jnp.full((n, width + 1), -jnp.inf, y.dtype).at[:, 0].set(0),
+        jnp.full((n, width), -jnp.inf, y.dtype),
+        jnp.zeros((n, 1), y.dtype),
+    )
+    (between, at, scale), _ = lax.scan(step, start, (jnp.arange(y.shape[0], dtype=jnp.int32), emitted, blanks))
     last = jnp.clip(lengths, 0, width)[:, None]
     end = jnp.take_along_axis(between, last, 1), jnp.take_along_axis(jnp.concatenate([never, at], 1), last, 1)
-    return _log_sum(*end)[:, 0]
+    return (scale + _log_sum(*end))[:, 0]
 
 
 def _log_sum(*terms: Array) -> Array:

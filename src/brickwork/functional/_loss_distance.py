@@ -286,7 +286,7 @@ def _norm(x: Array, p: float) -> Array:
         return (x != 0).sum(-1, keepdims=True).astype(x.dtype)
     if p == 2:
         return _length(x, -1)
-    size = jnp.abs(x)
+    size = base.absolute(x)
     if p == 1:
         return size.sum(-1, keepdims=True)
     if math.isinf(p):

@@ -330,7 +330,7 @@ def _weighted(loss: Array, weight: Array | None, reduction: str, dtype: jnp.dtyp
 @functools.partial(jax.jit, static_argnames="reduction")
 def _l1(prediction: Array, target: Array, weight: Array | None, *, reduction: str) -> Array:
     y, t = base.widen(prediction, target)
-    return _weighted(jnp.abs(y - t), weight, reduction, prediction.dtype)
+    return _weighted(base.absolute(y - t), weight, reduction, prediction.dtype)
 
 
 @functools.partial(jax.jit, static_argnames="reduction")

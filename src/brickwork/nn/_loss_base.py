@@ -18,7 +18,7 @@ class Loss(Module):
 
     _shown: Mapping[str, Any] = {}
 
-    def __init__(self, reduction: str = "mean") -> None:
+    def __init__(self, *, reduction: str = "mean") -> None:
         self.reduction = checks.reduction(reduction, type(self).__name__)
 
     def extra_repr(self) -> str:

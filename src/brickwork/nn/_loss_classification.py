@@ -66,7 +66,7 @@ class CrossEntropyLoss(Loss):
         label_smoothing: float = 0.0,
         reduction: str = "mean",
     ) -> None:
-        super().__init__(reduction)
+        super().__init__(reduction=reduction)
         self.weight = class_weights(weight, "CrossEntropyLoss")
         self.ignore_index = args.integer(ignore_index, "CrossEntropyLoss", "ignore_index")
         self.label_smoothing = args.number(label_smoothing, "CrossEntropyLoss", "label_smoothing", 0, 1)
@@ -117,7 +117,7 @@ class NLLLoss(Loss):
     def __init__(
         self, weight: Float[ArrayLike, " c"] | None = None, *, ignore_index: int = -100, reduction: str = "mean"
     ) -> None:
-        super().__init__(reduction)
+        super().__init__(reduction=reduction)
         self.weight = class_weights(weight, "NLLLoss")
         self.ignore_index = args.integer(ignore_index, "NLLLoss", "ignore_index")
 
@@ -186,7 +186,7 @@ class BCELoss(Loss):
     """
 
     def __init__(self, weight: Float[ArrayLike, "*weights"] | None = None, *, reduction: str = "mean") -> None:
-        super().__init__(reduction)
+        super().__init__(reduction=reduction)
         self.weight = constant_buffer(weight, "BCELoss", "weight")
 
     def forward(self, probabilities: Float[Array, "*shape"], target: Num[Array, "*shape"]) -> Float[Array, "*reduced"]:
@@ -228,7 +228,7 @@ class BCEWithLogitsLoss(Loss):
         pos_weight: Float[ArrayLike, "*weights"] | None = None,
         reduction: str = "mean",
     ) -> None:
-        super().__init__(reduction)
+        super().__init__(reduction=reduction)
         self.weight = constant_buffer(weight, "BCEWithLogitsLoss", "weight")
         self.pos_weight = constant_buffer(pos_weight, "BCEWithLogitsLoss", "pos_weight")
 
@@ -266,7 +266,7 @@ class FocalLoss(Loss):
     _shown = {"alpha": 0.25, "gamma": 2.0}
 
     def __init__(self, alpha: float = 0.25, gamma: float = 2.0, *, reduction: str = "mean") -> None:
-        super().__init__(reduction)
+        super().__init__(reduction=reduction)
         self.alpha, self.gamma = focal_options(alpha, gamma, "FocalLoss")
 
     def forward(self, logits: Float[Array, "*shape"], target: Num[Array, "*shape"]) -> Float[Array, "*reduced"]:
@@ -303,7 +303,7 @@ class CTCLoss(Loss):
     _shown = {"blank": 0, "zero_infinity": False}
 
     def __init__(self, blank: int = 0, *, reduction: str = "mean", zero_infinity: bool = False) -> None:
-        super().__init__(reduction)
+        super().__init__(reduction=reduction)
         self.blank = args.integer(blank, "CTCLoss", "blank", 0)
         self.zero_infinity = bool(zero_infinity)
 

@@ -118,7 +118,7 @@ class CosineEmbeddingLoss(Loss):
     _shown = {"margin": 0.0}
 
     def __init__(self, margin: float = 0.0, *, reduction: str = "mean") -> None:
-        super().__init__(reduction)
+        super().__init__(reduction=reduction)
         self.margin = args.number(margin, "CosineEmbeddingLoss", "margin", -1, 1)
 
     def forward(
@@ -166,7 +166,7 @@ class TripletMarginLoss(Loss):
         *,
         reduction: str = "mean",
     ) -> None:
-        super().__init__(reduction)
+        super().__init__(reduction=reduction)
         self.margin = args.number(margin, "TripletMarginLoss", "margin", above=0)
         self.p = args.number(p, "TripletMarginLoss", "p", 0)
         self.eps = args.number(eps, "TripletMarginLoss", "eps")
@@ -225,7 +225,7 @@ class TripletMarginWithDistanceLoss(Loss):
         swap: bool = False,
         reduction: str = "mean",
     ) -> None:
-        super().__init__(reduction)
+        super().__init__(reduction=reduction)
         if not (distance_function is None or callable(distance_function)):
             raise TypeError(
                 f"TripletMarginWithDistanceLoss: distance_function must be a function, got {distance_function!r}."

@@ -73,7 +73,7 @@ class HingeEmbeddingLoss(Loss):
     _shown = {"margin": 1.0}
 
     def __init__(self, margin: float = 1.0, *, reduction: str = "mean") -> None:
-        super().__init__(reduction)
+        super().__init__(reduction=reduction)
         self.margin = args.number(margin, "HingeEmbeddingLoss", "margin")
 
     def forward(self, distances: Float[Array, "*shape"], target: Num[Array, "*shape"]) -> Float[Array, "*reduced"]:
@@ -106,7 +106,7 @@ class MarginRankingLoss(Loss):
     _shown = {"margin": 0.0}
 
     def __init__(self, margin: float = 0.0, *, reduction: str = "mean") -> None:
-        super().__init__(reduction)
+        super().__init__(reduction=reduction)
         self.margin = args.number(margin, "MarginRankingLoss", "margin")
 
     def forward(
@@ -154,7 +154,7 @@ class MultiMarginLoss(Loss):
         *,
         reduction: str = "mean",
     ) -> None:
-        super().__init__(reduction)
+        super().__init__(reduction=reduction)
         self.p = one_or_two(p, "MultiMarginLoss")
         self.margin = args.number(margin, "MultiMarginLoss", "margin")
         self.weight = class_weights(weight, "MultiMarginLoss")
@@ -222,7 +222,7 @@ class MultiLabelSoftMarginLoss(Loss):
     """
 
     def __init__(self, weight: Float[ArrayLike, " c"] | None = None, *, reduction: str = "mean") -> None:
-        super().__init__(reduction)
+        super().__init__(reduction=reduction)
         self.weight = constant_buffer(weight, "MultiLabelSoftMarginLoss", "weight")
 
     def forward(self, logits: Float[Array, "*n c"], target: Num[Array, "*n c"]) -> Float[Array, "*reduced"]:

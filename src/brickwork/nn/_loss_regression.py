@@ -90,7 +90,7 @@ class SmoothL1Loss(Loss):
     _shown = {"beta": 1.0}
 
     def __init__(self, *, beta: float = 1.0, reduction: str = "mean") -> None:
-        super().__init__(reduction)
+        super().__init__(reduction=reduction)
         self.beta = args.number(beta, "SmoothL1Loss", "beta", 0)
 
     def forward(self, prediction: Float[Array, "*shape"], target: Float[Array, "*shape"]) -> Float[Array, "*reduced"]:
@@ -124,7 +124,7 @@ class HuberLoss(Loss):
     _shown = {"delta": 1.0}
 
     def __init__(self, *, delta: float = 1.0, reduction: str = "mean") -> None:
-        super().__init__(reduction)
+        super().__init__(reduction=reduction)
         self.delta = args.number(delta, "HuberLoss", "delta", above=0)
 
     def forward(self, prediction: Float[Array, "*shape"], target: Float[Array, "*shape"]) -> Float[Array, "*reduced"]:
@@ -161,7 +161,7 @@ class PoissonNLLLoss(Loss):
     def __init__(
         self, log_input: bool = True, full: bool = False, *, eps: float = 1e-8, reduction: str = "mean"
     ) -> None:
-        super().__init__(reduction)
+        super().__init__(reduction=reduction)
         self.log_input = bool(log_input)
         self.full = bool(full)
         self.eps = args.number(eps, "PoissonNLLLoss", "eps", 0)
@@ -202,7 +202,7 @@ class GaussianNLLLoss(Loss):
     _shown = {"full": False, "eps": 1e-6}
 
     def __init__(self, *, full: bool = False, eps: float = 1e-6, reduction: str = "mean") -> None:
-        super().__init__(reduction)
+        super().__init__(reduction=reduction)
         self.full = bool(full)
         self.eps = args.number(eps, "GaussianNLLLoss", "eps", above=0)
 
