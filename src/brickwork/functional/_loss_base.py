@@ -94,17 +94,11 @@ def absolute(x: Array) -> Array:
     return x * jnp.sign(x)
 
 
-def examples(x: Array, target: Any, function: str, name: str = "scores") -> Array:
-    """Check scores of ``(N, C)`` or ``(C,)`` and one class index for each example."""
-    if x.ndim not in (1, 2):
-        problem = f"{name} must have the axes (N, C), or (C) for one example, not {x.ndim} axes."
-        checks.shape_error(function, problem, "Reshape the data.", **{name: x})
-    target = indices(target, function)
-    if target.shape != x.shape[:-1]:
-        problem = "target holds class indices, one for each example."
-        fix = f"Expected the shape {x.shape[:-1]}."
-        checks.shape_error(function, problem, fix, **{name: x, "target": target})
-    return target
+def require_examples(scores: Array, function: str) -> None:
+    """Raise ``ShapeMismatchError`` unless the scores are ``(N, C)`` or ``(C,)``."""
+    if scores.ndim not in (1, 2):
+        problem = f"scores must have the axes (N, C), or (C) for one example, not {scores.ndim} axes."
+        checks.shape_error(function, problem, "Reshape the data.", scores=scores)
 
 
 def indices(target: Any, function: str, argument: str = "target") -> Array:

@@ -248,8 +248,8 @@ def _bce(probabilities: Array, target: Array, weight: Array | None, *, reduction
     return base.reduce(loss if w is None else loss * w, reduction, probabilities.dtype)
 
 
-def _sigmoid_cross_entropy(x: Array, t: Array, positive: Array | None = None) -> Array:
-    # Not (1 - t) x + softplus(-x), in which large numbers cancel.
+def sigmoid_cross_entropy(x: Array, t: Array, positive: Array | None = None) -> Array:
+    """Elementwise; not ``(1 - t) x + softplus(-x)``, in which large numbers cancel."""
     yes = t if positive is None else t * positive
     return yes * jax.nn.softplus(-x) + (1 - t) * jax.nn.softplus(x)
 
@@ -259,14 +259,14 @@ def _bce_with_logits(
     logits: Array, target: Array, weight: Array | None, pos_weight: Array | None, *, reduction: str
 ) -> Array:
     x, t, w, q = base.widen(logits, target, weight, pos_weight)
-    loss = _sigmoid_cross_entropy(x, t, q)
+    loss = sigmoid_cross_entropy(x, t, q)
     return base.reduce(loss if w is None else loss * w, reduction, logits.dtype)
 
 
 @functools.partial(jax.jit, static_argnames=("alpha", "gamma", "reduction"))
 def _focal(logits: Array, target: Array, *, alpha: float, gamma: float, reduction: str) -> Array:
     x, t = base.widen(logits, target)
-    loss = _sigmoid_cross_entropy(x, t)
+    loss = sigmoid_cross_entropy(x, t)
     if gamma:
         miss = t * jax.nn.sigmoid(-x) + (1 - t) * jax.nn.sigmoid(x)  # 1 - p, exact when p is close to 1
         hit = miss <= 0  # the gradient of the power may be infinite there

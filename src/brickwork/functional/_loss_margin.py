@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from . import _checks as checks, _loss_base as base
+from ._loss_binary import sigmoid_cross_entropy
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float, Int, Num
@@ -177,7 +178,12 @@ def multi_margin_loss(
         ``torch.nn.functional.multi_margin_loss``.
     """
     (scores,) = base.floats("multi_margin", scores=scores)
-    target = base.examples(scores, target, "multi_margin")
+    target = base.indices(target, "multi_margin")
+    base.require_examples(scores, "multi_margin")
+    if target.shape != scores.shape[:-1]:
+        problem = "target holds class indices, one for each example."
+        fix = f"Expected the shape {scores.shape[:-1]}."
+        checks.shape_error("multi_margin", problem, fix, scores=scores, target=target)
     weight = checks.optional_array(weight, "multi_margin", "weight")
     if weight is not None:
         checks.require_length(weight, scores.shape[-1], "multi_margin", "weight", "class", scores=scores)
@@ -230,9 +236,7 @@ def multilabel_margin_loss(
     """
     (scores,) = base.floats("multilabel_margin", scores=scores)
     target = base.indices(target, "multilabel_margin")
-    if scores.ndim not in (1, 2):
-        problem = f"scores must have the axes (N, C), or (C) for one example, not {scores.ndim} axes."
-        checks.shape_error("multilabel_margin", problem, "Reshape the data.", scores=scores)
+    base.require_examples(scores, "multilabel_margin")
     base.require_same_shape("multilabel_margin", scores=scores, target=target)
     return _multilabel_margin(scores, target, reduction=checks.reduction(reduction, "multilabel_margin"))
 
@@ -339,6 +343,6 @@ def _multilabel_margin(scores: Array, target: Array, *, reduction: str) -> Array
 @functools.partial(jax.jit, static_argnames="reduction")
 def _multilabel_soft_margin(logits: Array, target: Array, weight: Array | None, *, reduction: str) -> Array:
     x, t, w = base.widen(logits, target, weight)
-    loss = t * jax.nn.softplus(-x) + (1 - t) * jax.nn.softplus(x)
+    loss = sigmoid_cross_entropy(x, t)
     loss = (loss if w is None else loss * w).sum(-1) / x.shape[-1]
     return base.reduce(loss, reduction, logits.dtype)
