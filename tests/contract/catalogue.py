@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from tests.contract.row import Row as Row
-from tests.contract.rows import activation, containers, conv, dropout, embedding, linear, norm, pool
+from tests.contract.rows import activation, containers, conv, dropout, embedding, linear, loss, norm, pool
 
 _FAMILIES = (
     activation,
@@ -18,6 +18,7 @@ _FAMILIES = (
     dropout,
     embedding,
     linear,
+    loss,
     norm,
     pool,
 )

@@ -5,17 +5,79 @@ another compiled function.
 """
 
 from ._activation import (
+    celu as celu,
+    elu as elu,
     gelu as gelu,
-    log_softmax as log_softmax,
-    relu as relu,
+    logsigmoid as logsigmoid,
+    mish as mish,
+    selu as selu,
     sigmoid as sigmoid,
-    softmax as softmax,
+    silu as silu,
+    softplus as softplus,
+    softsign as softsign,
     tanh as tanh,
+    tanhshrink as tanhshrink,
+)
+from ._activation_piecewise import (
+    hardshrink as hardshrink,
+    hardsigmoid as hardsigmoid,
+    hardswish as hardswish,
+    hardtanh as hardtanh,
+    leaky_relu as leaky_relu,
+    prelu as prelu,
+    relu as relu,
+    relu6 as relu6,
+    rrelu as rrelu,
+    softshrink as softshrink,
+    threshold as threshold,
+)
+from ._activation_softmax import (
+    glu as glu,
+    gumbel_softmax as gumbel_softmax,
+    log_softmax as log_softmax,
+    softmax as softmax,
+    softmin as softmin,
 )
 from ._conv import conv2d as conv2d
 from ._dropout import dropout as dropout
 from ._embedding import embedding as embedding
 from ._linear import flatten as flatten, linear as linear
+from ._loss_binary import (
+    binary_cross_entropy as binary_cross_entropy,
+    binary_cross_entropy_with_logits as binary_cross_entropy_with_logits,
+    kl_div as kl_div,
+    sigmoid_focal_loss as sigmoid_focal_loss,
+)
+from ._loss_classification import (
+    cross_entropy as cross_entropy,
+    nll_loss as nll_loss,
+)
+from ._loss_ctc import (
+    ctc_loss as ctc_loss,
+)
+from ._loss_distance import (
+    cosine_embedding_loss as cosine_embedding_loss,
+    cosine_similarity as cosine_similarity,
+    pairwise_distance as pairwise_distance,
+    triplet_margin_loss as triplet_margin_loss,
+    triplet_margin_with_distance_loss as triplet_margin_with_distance_loss,
+)
+from ._loss_margin import (
+    hinge_embedding_loss as hinge_embedding_loss,
+    margin_ranking_loss as margin_ranking_loss,
+    multi_margin_loss as multi_margin_loss,
+    multilabel_margin_loss as multilabel_margin_loss,
+    multilabel_soft_margin_loss as multilabel_soft_margin_loss,
+    soft_margin_loss as soft_margin_loss,
+)
+from ._loss_regression import (
+    gaussian_nll_loss as gaussian_nll_loss,
+    huber_loss as huber_loss,
+    l1_loss as l1_loss,
+    mse_loss as mse_loss,
+    poisson_nll_loss as poisson_nll_loss,
+    smooth_l1_loss as smooth_l1_loss,
+)
 from ._norm import (
     batch_norm_eval as batch_norm_eval,
     batch_norm_train as batch_norm_train,

@@ -1,4 +1,4 @@
-"""Activation functions."""
+"""Activation functions that are smooth, elementwise."""
 
 from __future__ import annotations
 
@@ -6,39 +6,14 @@ import functools
 from typing import TYPE_CHECKING
 
 import jax
+import jax.numpy as jnp
 
 from . import _checks as checks
 
 if TYPE_CHECKING:
-    from jaxtyping import Array, Num
+    from jaxtyping import Array, Float, Num
 
     from ._types import ArrayLike
-
-
-def relu(x: Num[ArrayLike, "*shape"]) -> Num[Array, "*shape"]:
-    r"""Keep what is positive, elementwise.
-
-    .. math:: y = \max(x, 0)
-
-    Args:
-        x: array of any shape; integers stay integers.
-
-    Returns:
-        Array of the same shape and dtype. The gradient at zero is zero.
-
-    Raises:
-        TypeError: ``x`` is not an array.
-
-    Example:
-        >>> import jax.numpy as jnp
-        >>> from brickwork import functional as F
-        >>> F.relu(jnp.array([-1.0, 2.0])).tolist()
-        [0.0, 2.0]
-
-    Reference:
-        ``torch.nn.functional.relu``.
-    """
-    return _relu(checks.to_array(x, "relu", "x"))
 
 
 def sigmoid(x: Num[ArrayLike, "*shape"]) -> Num[Array, "*shape"]:
@@ -130,79 +105,276 @@ def gelu(x: Num[ArrayLike, "*shape"], approximate: str = "none") -> Num[Array, "
     raise ValueError(f"gelu: approximate must be 'none' or 'tanh', got {approximate!r}.")
 
 
-def softmax(x: Num[ArrayLike, "*shape"], dim: int = -1) -> Num[Array, "*shape"]:
-    r"""Turn scores into probabilities along one axis.
+def silu(x: Float[ArrayLike, "*shape"]) -> Float[Array, "*shape"]:
+    r"""Weigh each value by its sigmoid; also known as swish.
 
-    .. math:: y_i = \frac{e^{x_i}}{\sum_j e^{x_j}}
+    .. math:: y = \frac{x}{1 + e^{-x}}
 
     Args:
         x: array of any shape.
-        dim: the axis along which the result sums to one.
 
     Returns:
-        Array of the same shape and dtype; half-precision input is summed in float32.
+        Array of the same shape and dtype.
 
     Raises:
-        ShapeMismatchError: ``x`` has no axis ``dim``.
         TypeError: ``x`` is not an array of floating-point numbers.
 
     Example:
         >>> import jax.numpy as jnp
         >>> from brickwork import functional as F
-        >>> F.softmax(jnp.zeros((1, 4))).tolist()
-        [[0.25, 0.25, 0.25, 0.25]]
-
-    Reference:
-        ``torch.nn.functional.softmax``.
-    """
-    x = checks.to_array(x, "softmax", "x")
-    checks.require_inexact(x, "softmax", "x")
-    return _softmax(x, dim=checks.axis(dim, x.ndim, "softmax"))
-
-
-def log_softmax(x: Num[ArrayLike, "*shape"], dim: int = -1) -> Num[Array, "*shape"]:
-    r"""Return the logarithm of the softmax, without computing it first.
-
-    .. math:: y_i = x_i - \log \sum_j e^{x_j}
-
-    Args:
-        x: array of any shape.
-        dim: the axis along which the exponentials of the result sum to one.
-
-    Returns:
-        Array of the same shape and dtype; half-precision input is summed in float32.
-
-    Raises:
-        ShapeMismatchError: ``x`` has no axis ``dim``.
-        TypeError: ``x`` is not an array of floating-point numbers.
-
-    Example:
-        >>> import jax.numpy as jnp
-        >>> from brickwork import functional as F
-        >>> F.log_softmax(jnp.array([0.0])).tolist()
+        >>> F.silu(jnp.array([0.0])).tolist()
         [0.0]
 
     Reference:
-        ``torch.nn.functional.log_softmax``.
+        Elfwing et al., "Sigmoid-Weighted Linear Units", 2017; ``torch.nn.functional.silu``.
     """
-    x = checks.to_array(x, "log_softmax", "x")
-    checks.require_inexact(x, "log_softmax", "x")
-    return _log_softmax(x, dim=checks.axis(dim, x.ndim, "log_softmax"))
+    x = checks.to_array(x, "silu", "x")
+    checks.require_inexact(x, "silu", "x")
+    return _silu(x)
 
 
-@jax.jit
-def _relu(x: Array) -> Array:
-    return jax.nn.relu(x)
+def mish(x: Float[ArrayLike, "*shape"]) -> Float[Array, "*shape"]:
+    r"""Weigh each value by the hyperbolic tangent of its softplus.
+
+    .. math:: y = x \tanh(\log(1 + e^{x}))
+
+    Args:
+        x: array of any shape.
+
+    Returns:
+        Array of the same shape and dtype.
+
+    Raises:
+        TypeError: ``x`` is not an array of floating-point numbers.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from brickwork import functional as F
+        >>> F.mish(jnp.array([0.0])).tolist()
+        [0.0]
+
+    Reference:
+        Misra, "Mish: A Self Regularized Non-Monotonic Activation Function", 2019; ``torch.nn.functional.mish``.
+    """
+    x = checks.to_array(x, "mish", "x")
+    checks.require_inexact(x, "mish", "x")
+    return _mish(x)
+
+
+def softplus(x: Float[ArrayLike, "*shape"], beta: float = 1.0, threshold: float = 20.0) -> Float[Array, "*shape"]:
+    r"""A smooth form of ReLU.
+
+    .. math:: y = \frac{1}{\beta} \log(1 + e^{\beta x})
+
+    Args:
+        x: array of any shape.
+        beta: the sharpness :math:`\beta` of the bend; not 0.
+        threshold: where :math:`\beta x` is above it, the result is :math:`x`.
+
+    Returns:
+        Array of the same shape and dtype.
+
+    Raises:
+        TypeError: ``x`` is not an array of floating-point numbers, or an option is not a number.
+        ValueError: ``beta`` is 0.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from brickwork import functional as F
+        >>> round(float(F.softplus(jnp.array(0.0))), 4)
+        0.6931
+
+    Reference:
+        ``torch.nn.functional.softplus``.
+    """
+    x = checks.to_array(x, "softplus", "x")
+    checks.require_inexact(x, "softplus", "x")
+    sharpness = checks.nonzero(beta, "softplus", "beta")
+    return _softplus(x, beta=sharpness, threshold=checks.number(threshold, "softplus", "threshold"))
+
+
+def logsigmoid(x: Float[ArrayLike, "*shape"]) -> Float[Array, "*shape"]:
+    r"""Return the logarithm of the sigmoid, without computing it first.
+
+    .. math:: y = -\log(1 + e^{-x})
+
+    Args:
+        x: array of any shape.
+
+    Returns:
+        Array of the same shape and dtype.
+
+    Raises:
+        TypeError: ``x`` is not an array of floating-point numbers.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from brickwork import functional as F
+        >>> round(float(F.logsigmoid(jnp.array(0.0))), 4)
+        -0.6931
+
+    Reference:
+        ``torch.nn.functional.logsigmoid``.
+    """
+    x = checks.to_array(x, "logsigmoid", "x")
+    checks.require_inexact(x, "logsigmoid", "x")
+    return _logsigmoid(x)
+
+
+def softsign(x: Float[ArrayLike, "*shape"]) -> Float[Array, "*shape"]:
+    r"""Squash to (-1, 1), elementwise, with tails that fall slowly.
+
+    .. math:: y = \frac{x}{1 + |x|}
+
+    Args:
+        x: array of any shape.
+
+    Returns:
+        Array of the same shape and dtype.
+
+    Raises:
+        TypeError: ``x`` is not an array of floating-point numbers.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from brickwork import functional as F
+        >>> F.softsign(jnp.array([-1.0, 3.0])).tolist()
+        [-0.5, 0.75]
+
+    Reference:
+        ``torch.nn.functional.softsign``.
+    """
+    x = checks.to_array(x, "softsign", "x")
+    checks.require_inexact(x, "softsign", "x")
+    return _softsign(x)
+
+
+def tanhshrink(x: Float[ArrayLike, "*shape"]) -> Float[Array, "*shape"]:
+    r"""Subtract the hyperbolic tangent.
+
+    .. math:: y = x - \tanh(x)
+
+    Args:
+        x: array of any shape.
+
+    Returns:
+        Array of the same shape and dtype.
+
+    Raises:
+        TypeError: ``x`` is not an array of floating-point numbers.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from brickwork import functional as F
+        >>> F.tanhshrink(jnp.array([0.0])).tolist()
+        [0.0]
+
+    Reference:
+        ``torch.nn.functional.tanhshrink``.
+    """
+    x = checks.to_array(x, "tanhshrink", "x")
+    checks.require_inexact(x, "tanhshrink", "x")
+    return _tanhshrink(x)
+
+
+def elu(x: Float[ArrayLike, "*shape"], alpha: float = 1.0) -> Float[Array, "*shape"]:
+    r"""Keep what is positive, and let the rest approach a negative limit.
+
+    .. math:: y = \max(x, 0) + \alpha \min(e^{x} - 1, 0)
+
+    Args:
+        x: array of any shape.
+        alpha: minus the limit, :math:`\alpha`.
+
+    Returns:
+        Array of the same shape and dtype. The gradient at zero is ``alpha``.
+
+    Raises:
+        TypeError: ``x`` is not an array of floating-point numbers, or ``alpha`` is not a number.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from brickwork import functional as F
+        >>> F.elu(jnp.array([-1e4, 2.0])).tolist()
+        [-1.0, 2.0]
+
+    Reference:
+        Clevert et al., "Fast and Accurate Deep Network Learning by Exponential Linear Units", 2015;
+        ``torch.nn.functional.elu``.
+    """
+    x = checks.to_array(x, "elu", "x")
+    checks.require_inexact(x, "elu", "x")
+    return _elu(x, alpha=checks.number(alpha, "elu", "alpha"))
+
+
+def selu(x: Float[ArrayLike, "*shape"]) -> Float[Array, "*shape"]:
+    r"""Scaled ELU, whose constants keep mean 0 and variance 1 from layer to layer.
+
+    .. math:: y = \lambda \left(\max(x, 0) + \alpha \min(e^{x} - 1, 0)\right)
+
+    The constants are :math:`\alpha \approx 1.6733` and :math:`\lambda \approx 1.0507`.
+
+    Args:
+        x: array of any shape.
+
+    Returns:
+        Array of the same shape and dtype. The gradient at zero is :math:`\lambda\alpha`.
+
+    Raises:
+        TypeError: ``x`` is not an array of floating-point numbers.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from brickwork import functional as F
+        >>> F.selu(jnp.array([0.0])).tolist()
+        [0.0]
+
+    Reference:
+        Klambauer et al., "Self-Normalizing Neural Networks", 2017; ``torch.nn.functional.selu``.
+    """
+    x = checks.to_array(x, "selu", "x")
+    checks.require_inexact(x, "selu", "x")
+    return _selu(x)
+
+
+def celu(x: Float[ArrayLike, "*shape"], alpha: float = 1.0) -> Float[Array, "*shape"]:
+    r"""ELU whose gradient is continuous for every ``alpha``.
+
+    .. math:: y = \max(x, 0) + \alpha \min(e^{x / \alpha} - 1, 0)
+
+    Args:
+        x: array of any shape.
+        alpha: minus the limit, :math:`\alpha`; not 0.
+
+    Returns:
+        Array of the same shape and dtype.
+
+    Raises:
+        TypeError: ``x`` is not an array of floating-point numbers, or ``alpha`` is not a number.
+        ValueError: ``alpha`` is 0.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from brickwork import functional as F
+        >>> F.celu(jnp.array([-1e4, 2.0]), 0.5).tolist()
+        [-0.5, 2.0]
+
+    Reference:
+        Barron, "Continuously Differentiable Exponential Linear Units", 2017; ``torch.nn.functional.celu``.
+    """
+    x = checks.to_array(x, "celu", "x")
+    checks.require_inexact(x, "celu", "x")
+    return _celu(x, alpha=checks.nonzero(alpha, "celu", "alpha"))
 
 
 @jax.jit
 def _sigmoid(x: Array) -> Array:
-    return jax.nn.sigmoid(x if checks.is_inexact(x) else x.astype(jax.numpy.result_type(float)))
+    return jax.nn.sigmoid(x if checks.is_inexact(x) else x.astype(jnp.result_type(float)))
 
 
 @jax.jit
 def _tanh(x: Array) -> Array:
-    return jax.numpy.tanh(x)
+    return jnp.tanh(x)
 
 
 @functools.partial(jax.jit, static_argnames="approximate")
@@ -210,17 +382,58 @@ def _gelu(x: Array, *, approximate: bool) -> Array:
     return jax.nn.gelu(x, approximate=approximate)
 
 
-@functools.partial(jax.jit, static_argnames="dim")
-def _softmax(x: Array, *, dim: int) -> Array:
-    if x.ndim == 0:
-        return _softmax(x[None], dim=0)[0]
-    wide = x.astype(checks.statistics_dtype(x.dtype))
-    return jax.nn.softmax(wide, axis=dim).astype(x.dtype)
+@jax.jit
+@checks.in_float32
+def _silu(x: Array) -> Array:
+    return jax.nn.silu(x)
 
 
-@functools.partial(jax.jit, static_argnames="dim")
-def _log_softmax(x: Array, *, dim: int) -> Array:
-    if x.ndim == 0:
-        return _log_softmax(x[None], dim=0)[0]
-    wide = x.astype(checks.statistics_dtype(x.dtype))
-    return jax.nn.log_softmax(wide, axis=dim).astype(x.dtype)
+@jax.jit
+@checks.in_float32
+def _mish(x: Array) -> Array:
+    return jax.nn.mish(x)
+
+
+@functools.partial(jax.jit, static_argnames=("beta", "threshold"))
+@checks.in_float32
+def _softplus(x: Array, *, beta: float, threshold: float) -> Array:
+    scaled = x * beta
+    straight = scaled > threshold
+    # The other branch gets a harmless value where it is not taken, or its gradient could be NaN.
+    return jnp.where(straight, x, jax.nn.softplus(jnp.where(straight, 0, scaled)) / beta)
+
+
+@jax.jit
+@checks.in_float32
+def _logsigmoid(x: Array) -> Array:
+    return jax.nn.log_sigmoid(x)
+
+
+@jax.jit
+@checks.in_float32
+def _softsign(x: Array) -> Array:
+    return jax.nn.soft_sign(x)
+
+
+@jax.jit
+@checks.in_float32
+def _tanhshrink(x: Array) -> Array:
+    return x - jnp.tanh(x)
+
+
+@functools.partial(jax.jit, static_argnames="alpha")
+@checks.in_float32
+def _elu(x: Array, *, alpha: float) -> Array:
+    return jax.nn.elu(x, alpha)
+
+
+@jax.jit
+@checks.in_float32
+def _selu(x: Array) -> Array:
+    return jax.nn.selu(x)
+
+
+@functools.partial(jax.jit, static_argnames="alpha")
+@checks.in_float32
+def _celu(x: Array, *, alpha: float) -> Array:
+    return jax.nn.celu(x, alpha)

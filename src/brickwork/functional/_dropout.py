@@ -60,8 +60,7 @@ def dropout(x: Float[ArrayLike, "*shape"], rate: float, key: Array) -> Float[Arr
         return x
     if threshold == _LEVELS:
         return jnp.zeros_like(x)
-    if not hasattr(key, "dtype") or not (key.dtype == np.uint32 or jnp.issubdtype(key.dtype, jax.dtypes.prng_key)):
-        raise TypeError(f"dropout: key must be a random key such as jax.random.key(0), got {key!r}.")
+    checks.require_key(key, "dropout")
     return _dropout(x, key, threshold, _LEVELS / (_LEVELS - threshold))
 
 

@@ -13,6 +13,8 @@ P = ParamSpec("P")
 Layer = TypeVar("Layer")
 
 integer = checks.integer
+number = checks.number
+nonzero = checks.nonzero
 sizes = checks.sizes
 
 

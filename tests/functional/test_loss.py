@@ -1,0 +1,209 @@
+from __future__ import annotations
+
+import functools
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from brickwork import functional as F, losses
+
+X = jnp.asarray(np.random.default_rng(0).standard_normal((3, 4)), jnp.float32)
+Y = jnp.asarray(np.random.default_rng(1).standard_normal((3, 4)), jnp.float32)
+SIGNS = jnp.array([1, -1, 1])
+EACH_SIGN = jnp.broadcast_to(SIGNS[:, None], X.shape)
+SHARE = jax.nn.sigmoid(Y)
+ALL = {
+    "l1": (X, Y),
+    "mse": (X, Y),
+    "smooth_l1": (X, Y),
+    "huber": (X, Y),
+    "poisson_nll": (X, SHARE),
+    "gaussian_nll": (X, Y, SHARE),
+    "cross_entropy": (X, jnp.array([0, 1, 3])),
+    "nll": (X, jnp.array([0, 1, 3])),
+    "kl_div": (X, SHARE),
+    "bce": (jax.nn.sigmoid(X), SHARE),
+    "bce_with_logits": (X, SHARE),
+    "focal": (X, SHARE),
+    "soft_margin": (X, EACH_SIGN),
+    "hinge_embedding": (X, EACH_SIGN),
+    "margin_ranking": (X, Y, EACH_SIGN),
+    "multi_margin": (X, jnp.array([0, 1, 3])),
+    "multilabel_margin": (X, jnp.array([[0, 1, -1, 0], [3, -1, 0, 0], [1, 2, 3, -1]])),
+    "multilabel_soft_margin": (X, SHARE),
+    "cosine_embedding": (X, Y, SIGNS),
+    "triplet_margin": (X, Y, SHARE),
+    "triplet_margin_with_distance": (X, Y, SHARE),
+    "cosine_similarity": (X, Y),
+    "pairwise_distance": (X, Y),
+    "ctc": (jnp.stack([X, Y]), jnp.array([[1], [2], [3]]), [2, 2, 1], [1, 1, 0]),
+}
+every_loss = pytest.mark.parametrize("name", ALL)
+
+
+def cast(args, dtype):
+    return [a.astype(dtype) if isinstance(a, jax.Array) and a.dtype == jnp.float32 else a for a in args]
+
+
+@every_loss
+def test_half_precision_is_rounded_once(name):
+    f = getattr(losses, name)
+    half = cast(ALL[name], jnp.bfloat16)
+    found = f(*half)
+    assert found.dtype == jnp.bfloat16
+    expected = f(*cast(half, jnp.float32)).astype(jnp.bfloat16)
+    if name == "triplet_margin_with_distance":  # distances are the user's, and in bfloat16
+        np.testing.assert_allclose(found.astype(jnp.float32), expected.astype(jnp.float32), rtol=0.01)
+    else:
+        np.testing.assert_array_equal(found, expected)
+
+
+@every_loss
+def test_numpy_and_lists_of_examples(name):
+    f = getattr(losses, name)
+    args = [np.asarray(a) if isinstance(a, jax.Array) else a for a in ALL[name]]
+    np.testing.assert_array_equal(f(*args), f(*ALL[name]))
+    assert isinstance(f(*args), jax.Array)
+
+
+def test_short_names():
+    assert sorted(losses.__all__) == sorted(ALL)
+    for name in losses.__all__:
+        function = getattr(losses, name)
+        assert getattr(F, function.__name__) is function
+
+
+def test_the_squared_error_of_nothing_has_no_gradient():
+    for f in (losses.l1, losses.mse, losses.smooth_l1, losses.huber):
+        np.testing.assert_array_equal(jax.grad(f)(X, X), jnp.zeros_like(X))
+    np.testing.assert_array_equal(jax.grad(lambda x: losses.huber(x, Y, delta=float("inf")))(X), (X - Y) / 12)
+
+
+def test_what_is_out_of_range_is_nan():
+    none = {"reduction": "none"}
+    assert jnp.isnan(losses.nll(X, jnp.array([0, 4, -1]), **none)).tolist() == [False, True, True]
+    assert jnp.isnan(losses.multi_margin(X, jnp.array([0, 4, -1]), **none)).tolist() == [False, True, True]
+    lists = jnp.array([[0, -1, 9, 0], [-1, 0, 0, 0], [0, 4, -1, 0]])
+    assert jnp.isnan(losses.multilabel_margin(X, lists, **none)).tolist() == [False, False, True]
+    assert jnp.isnan(losses.bce(jnp.array([-0.1, 0.5, 1.1]), jnp.ones(3), **none)).tolist() == [True, False, True]
+    assert jnp.isnan(losses.kl_div(jnp.zeros(2), jnp.array([-0.1, 0.0]), **none)).tolist() == [True, False]
+    variances = jnp.array([-1.0, 0.0])
+    assert jnp.isnan(losses.gaussian_nll(jnp.zeros(2), jnp.ones(2), variances, **none)).tolist() == [True, False]
+
+
+def test_kl_div_of_what_is_impossible():
+    y, t = jnp.array([-jnp.inf, 0.0, jnp.nan]), jnp.array([0.0, 1.0, 0.0])
+    loss, pull = jax.vjp(lambda y: losses.kl_div(y, t, reduction="none"), y)
+    np.testing.assert_array_equal(loss, [0, 0, jnp.nan])
+    np.testing.assert_array_equal(pull(jnp.ones(3))[0], [0, -1, 0])
+
+
+@pytest.mark.parametrize("name", ["bce_with_logits", "focal", "multilabel_soft_margin"])
+def test_large_logits(name):
+    f = getattr(losses, name)
+    x = jnp.array([-1e4, -200.0, 0.0, 200.0, 1e4])
+    for t in (jnp.zeros(5), jnp.ones(5)):
+        loss, slope = jax.value_and_grad(f)(x, t)
+        assert jnp.isfinite(loss)
+        assert jnp.isfinite(slope).all()
+    assert losses.focal(x, (x > 0).astype(float), gamma=0.3) < 0.2
+    assert jnp.isfinite(jax.grad(lambda x: losses.focal(x, x * 0 + 1, gamma=0.3))(x)).all()
+
+
+def test_certain_logits_are_exact():
+    """Where the usual formula would subtract large numbers."""
+    found = losses.bce_with_logits(jnp.float32(-50.0), jnp.float32(0.0))
+    np.testing.assert_allclose(found, np.exp(-50.0), rtol=1e-5)
+
+
+def test_second_derivatives():
+    second = jax.grad(jax.grad(losses.bce_with_logits))
+    np.testing.assert_allclose(second(jnp.float32(0.0), jnp.float32(1.0)), 0.25)
+    second = jax.grad(jax.grad(losses.bce))
+    np.testing.assert_allclose(second(jnp.float32(0.25), jnp.float32(1.0)), 16, rtol=1e-5)
+
+
+def test_triplets_of_one_point():
+    gradients = jax.grad(losses.triplet_margin, (0, 1, 2))(X, X, X, eps=0.0)
+    for g in gradients:
+        np.testing.assert_array_equal(g, jnp.zeros_like(X))
+
+
+def test_distances_of_ones_own():
+    def manhattan(a, b):
+        return jnp.abs(a - b).sum((-2, -1))
+
+    a, p, n = (jnp.stack([v, v + 1]) for v in (X, Y, SHARE))
+    found = losses.triplet_margin_with_distance(a, p, n, distance_function=manhattan, reduction="none")
+    np.testing.assert_allclose(found, jnp.maximum(manhattan(a, p) - manhattan(a, n) + 1, 0), rtol=1e-6)
+
+
+# --- CTC
+
+
+def collapse(path, blank=0):
+    return tuple(k for k, _ in itertools.groupby(path) if k != blank)
+
+
+def test_ctc_against_all_alignments():
+    y = jax.nn.log_softmax(jnp.stack([X, Y, X * Y, X + Y]))  # (T, N, C)
+    targets, frames, lengths = [[1, 1], [2, 3], [3, 0]], [4, 3, 4], [2, 2, 1]
+    found = losses.ctc(y, jnp.array(targets), frames, lengths, reduction="none")
+    for n in range(3):
+        wanted = tuple(targets[n][: lengths[n]])
+        paths = [p for p in itertools.product(range(4), repeat=frames[n]) if collapse(p) == wanted]
+        total = sum(np.exp(sum(float(y[t, n, k]) for t, k in enumerate(p))) for p in paths)
+        np.testing.assert_allclose(found[n], -np.log(total), rtol=1e-5)
+
+
+def ctc_case():
+    y = jax.nn.log_softmax(jnp.stack([X, Y, X * Y, X + Y]))
+    return y, jnp.array([[1, 1], [2, 3], [3, 0]]), jnp.array([4, 3, 4]), jnp.array([2, 2, 1])
+
+
+def test_ctc_compiled_with_lengths_that_are_not_known():
+    y, targets, frames, lengths = ctc_case()
+    expected = losses.ctc(y, targets, frames, lengths)
+    np.testing.assert_allclose(jax.jit(losses.ctc)(y, targets, frames, lengths), expected, rtol=1e-6)
+    flat = jnp.array([1, 1, 2, 3, 3])
+    np.testing.assert_allclose(losses.ctc(y, flat, frames, lengths), expected, rtol=1e-6)
+    np.testing.assert_allclose(jax.jit(losses.ctc)(y, flat, frames, lengths), expected, rtol=1e-6)
+    np.testing.assert_allclose(losses.ctc(y, targets, [4, 3, 4], (2, 2, 1)), expected, rtol=1e-6)
+
+
+def test_ctc_of_what_is_out_of_range_is_nan():
+    y, targets, frames, lengths = ctc_case()
+    call = jax.jit(lambda *a: losses.ctc(*a, reduction="none"))
+    for args in (
+        (y, targets.at[1, 1].set(4), frames, lengths),
+        (y, targets.at[1, 1].set(-1), frames, lengths),
+        (y, targets, frames.at[1].set(5), lengths),
+        (y, targets, frames, lengths.at[1].set(3)),
+        (y, targets, frames, lengths.at[1].set(-1)),
+    ):
+        assert jnp.isnan(call(*args)).tolist() == [False, True, False]
+    assert jnp.isfinite(call(y, targets.at[2, 1].set(99), frames, lengths)).all()  # padding
+
+
+def test_ctc_without_labels():
+    y, _, frames, _ = ctc_case()
+    none = losses.ctc(y, jnp.zeros((3, 0), int), frames, [0, 0, 0], reduction="none")
+    blanks = [-y[:t, n, 0].sum() for n, t in enumerate(frames.tolist())]
+    np.testing.assert_allclose(none, jnp.stack(blanks), rtol=1e-5)
+    np.testing.assert_array_equal(losses.ctc(y, jnp.zeros(0, int), frames, [0, 0, 0], reduction="none"), none)
+
+
+def test_ctc_gradients_are_finite():
+    y, targets, _, lengths = ctc_case()
+    y = y.at[1, :, 1].set(-jnp.inf).at[2, 0].set(-jnp.inf)  # impossible classes, and a frame of nothing else
+
+    def call(y, **options):
+        return losses.ctc(y, targets, [4, 1, 0], lengths, reduction="none", **options)
+
+    for options in ({}, {"zero_infinity": True}):
+        values, pull = jax.vjp(functools.partial(call, **options), y)
+        assert jnp.isinf(values).tolist() == [not options] * 3
+        assert jnp.isfinite(pull(jnp.ones(3))[0]).all()
