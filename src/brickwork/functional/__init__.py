@@ -22,6 +22,7 @@ from ._norm import (
     layer_norm as layer_norm,
     update_running_statistics as update_running_statistics,
 )
+from ._pad import pad as pad
 from ._pool_adaptive import (
     adaptive_avg_pool1d as adaptive_avg_pool1d,
     adaptive_avg_pool2d as adaptive_avg_pool2d,
@@ -46,6 +47,14 @@ from ._pool_max import (
     max_pool1d as max_pool1d,
     max_pool2d as max_pool2d,
     max_pool3d as max_pool3d,
+)
+from ._resize import (
+    interpolate as interpolate,
+)
+from ._shuffle import (
+    channel_shuffle as channel_shuffle,
+    pixel_shuffle as pixel_shuffle,
+    pixel_unshuffle as pixel_unshuffle,
 )
 from ._unpool import (
     max_unpool1d as max_unpool1d,

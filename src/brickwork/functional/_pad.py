@@ -127,11 +127,13 @@ def _check_sizes(function: str, x: Array, pairs: Pads, mode: str) -> None:
 def _fill(function: str, value: Any, dtype: Any) -> np.ndarray:
     """Return the number to pad with as a scalar of the array's dtype."""
     value = check_value(value, function)
-    whole = not (checks.is_inexact(np.empty(0, dtype)))
-    if whole and (not np.isfinite(value) or value != int(value)):
+    inexact = jnp.issubdtype(dtype, np.inexact)
+    if (not inexact and (isinstance(value, complex) or not np.isfinite(value) or value != int(value))) or (
+        isinstance(value, (complex, np.complexfloating)) and dtype.kind != "c"
+    ):
         raise TypeError(f"{function}: value={value!r} is no number of dtype {dtype}. Cast x first.")
     try:
-        return np.asarray(value).astype(dtype) if not whole or dtype.kind == "b" else np.asarray(int(value), dtype)
+        return np.asarray(value).astype(dtype) if inexact or dtype.kind == "b" else np.asarray(int(value), dtype)
     except OverflowError:
         raise ValueError(f"{function}: value={value!r} does not fit into {dtype}.") from None
 
