@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from tests.contract.row import Row as Row
-from tests.contract.rows import activation, containers, conv, dropout, embedding, linear, norm, pool
+from tests.contract.rows import activation, containers, conv, dropout, embedding, linear, norm, pad, pool, resize
 
 _FAMILIES = (
     activation,
@@ -19,7 +19,9 @@ _FAMILIES = (
     embedding,
     linear,
     norm,
+    pad,
     pool,
+    resize,
 )
 ROWS = [row for family in _FAMILIES for row in family.ROWS]
 

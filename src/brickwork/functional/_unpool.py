@@ -200,9 +200,9 @@ def _unpooled_size(
 
 @functools.partial(jax.jit, static_argnames="out")
 def _put(x: Array, indices: Array, *, out: tuple[int, ...]) -> Array:
-    lead, size = x.shape[: x.ndim - len(out)], math.prod(out)
-    channels = math.prod(lead)
-    values, places = x.reshape(channels, -1), indices.reshape(channels, -1)
+    lead, given = x.shape[: x.ndim - len(out)], x.shape[x.ndim - len(out) :]
+    channels, size = math.prod(lead), math.prod(out)
+    values, places = (v.reshape(channels, math.prod(given)) for v in (x, indices))
     inside = (places >= 0) & (places < size)
     flat = jnp.zeros((channels, size), x.dtype)
     rows = jnp.arange(channels)[:, None]
