@@ -126,14 +126,18 @@ def _check_sizes(function: str, x: Array, pairs: Pads, mode: str) -> None:
 
 def _fill(function: str, value: Any, dtype: Any) -> np.ndarray:
     """Return the number to pad with as a scalar of the array's dtype."""
-    value = check_value(value, function)
-    inexact = jnp.issubdtype(dtype, np.inexact)
-    if (not inexact and (isinstance(value, complex) or not np.isfinite(value) or value != int(value))) or (
-        isinstance(value, (complex, np.complexfloating)) and dtype.kind != "c"
-    ):
+    number: Any = check_value(value, function)
+    is_complex = isinstance(value, (complex, np.complexfloating))
+    if jnp.issubdtype(dtype, np.inexact):
+        fits = dtype.kind == "c" or not is_complex
+    else:
+        fits = not is_complex and np.isfinite(number) and number == int(number)
+    if not fits:
         raise TypeError(f"{function}: value={value!r} is no number of dtype {dtype}. Cast x first.")
+    if dtype.kind not in "iu":
+        return np.asarray(number).astype(dtype)
     try:
-        return np.asarray(value).astype(dtype) if inexact or dtype.kind == "b" else np.asarray(int(value), dtype)
+        return np.asarray(int(number), dtype)
     except OverflowError:
         raise ValueError(f"{function}: value={value!r} does not fit into {dtype}.") from None
 

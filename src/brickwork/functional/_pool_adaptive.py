@@ -268,10 +268,10 @@ def _geometry(function: str, image: tuple[int, ...], output_size: Any) -> tuple[
 
 def output_sizes(value: Any, ndim: int, function: str) -> tuple[int | None, ...]:
     """Return a size, or one for each spatial axis, as a tuple; ``None`` stands for that of the input."""
-    if not isinstance(value, (tuple, list)):
-        return (None if value is None else checks.integer(value, function, "output_size", 1),) * ndim
-    filled = checks.sizes([1 if v is None else v for v in value], ndim, function, "output_size")
-    return tuple(None if v is None else n for v, n in zip(value, filled, strict=True))
+    values = value if isinstance(value, (tuple, list)) else (value,) * ndim
+    if len(values) != ndim:
+        checks.sizes(value, ndim, function, "output_size")  # raises
+    return tuple(None if v is None else checks.integer(v, function, "output_size", 1) for v in values)
 
 
 @functools.partial(jax.jit, static_argnames="windows")
@@ -282,7 +282,7 @@ def adaptive_means(x: Array, *, windows: tuple[win.AnyWindows, ...]) -> Array:
         axis = x.ndim - len(windows) + i
         if isinstance(w, win.Irregular):
             y = resample(y, axis, _means(w))
-        elif w.kernel > 1:
+        elif isinstance(w, win.Regular) and w.kernel > 1:
             y = win.sum_along(y, axis, w) * jnp.asarray(1 / w.kernel, y.dtype)
     return y.astype(x.dtype)
 

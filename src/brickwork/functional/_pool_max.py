@@ -156,10 +156,19 @@ def max_pool3d(
     return _pool("max_pool3d", 3, x, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
 
 
-def _pool(function: str, ndim: int, x: Any, *options: Any) -> Any:
+def _pool(
+    function: str,
+    ndim: int,
+    x: Any,
+    kernel: Any,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    ceil_mode: Any,
+    return_indices: Any,
+) -> Any:
     x = real_array(x, function)
-    *options, return_indices = options
-    windows = win.regular(function, ndim, x, *options)
+    windows = win.regular(function, ndim, x, kernel, stride, padding, dilation, ceil_mode)
     return maxima(x, windows=windows, indices=bool(return_indices))
 
 

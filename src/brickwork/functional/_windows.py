@@ -243,23 +243,26 @@ def add_places(index: Any, places: Any, axis: int, ndim: int) -> Any:
 
 
 def _largest(found: Pair, axis: int, windows: AnyWindows) -> Pair:
-    def elements(pair: Pair, pick: Callable[..., Any], offset: int) -> Pair:
-        return pick(pair[0], axis, offset), None if pair[1] is None else pick(pair[1], axis, offset)
-
     dilation = windows.dilation if isinstance(windows, Regular) else 1
     if windows.longest <= _LARGEST_SLICED or dilation > 1:
-        offsets = [i * dilation for i in range(windows.longest)]
-        return functools.reduce(first_larger, (elements(found, windows.pick, i) for i in offsets))
+        parts = (_both(found, windows.pick, axis, i * dilation) for i in range(windows.longest))
+        return functools.reduce(first_larger, parts)
     # Maxima of 2, 4, 8, ... elements from everywhere; two of those, which may overlap, make a window.
     length = 1
     while 2 * length <= windows.shortest:
-        room = found[0].shape[axis] - length
-        start, end = (
-            tuple(None if v is None else lax.slice_in_dim(v, at, at + room, 1, axis) for v in found)
-            for at in (0, length)
-        )
-        found, length = first_larger(start, end), 2 * length
-    return first_larger(elements(found, windows.pick, 0), elements(found, windows.pick_last, length))
+        end = found[0].shape[axis]
+        start = _both(found, _slice, axis, 0, end - length)
+        found, length = first_larger(start, _both(found, _slice, axis, length, end)), 2 * length
+    return first_larger(_both(found, windows.pick, axis, 0), _both(found, windows.pick_last, axis, length))
+
+
+def _both(found: Pair, pick: Callable[..., Any], *options: Any) -> Pair:
+    """Take the same elements of the values and of their places."""
+    return pick(found[0], *options), None if found[1] is None else pick(found[1], *options)
+
+
+def _slice(x: Any, axis: int, start: int, end: int) -> Any:
+    return lax.slice_in_dim(x, start, end, 1, axis)
 
 
 # -- sums -----------------------------------------------------------------------------------------

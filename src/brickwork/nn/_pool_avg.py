@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING
 
 from ..functional import (
     avg_pool1d,
@@ -14,9 +13,8 @@ from ..functional import (
     lp_pool3d,
 )
 from ..functional._pool_avg import check_norm
-from ..module import Module
 from . import _args as args
-from ._pool_max import window
+from ._pool_max import Pool
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float
@@ -24,10 +22,7 @@ if TYPE_CHECKING:
     Sizes = int | tuple[int, ...]
 
 
-class _AvgPool(Module):
-    _ndim: ClassVar[int]
-    _pool: ClassVar[Callable[..., Any]]
-
+class _AvgPool(Pool):
     def __init__(
         self,
         kernel_size: Sizes,
@@ -36,7 +31,7 @@ class _AvgPool(Module):
         ceil_mode: bool = False,
         count_include_pad: bool = True,
     ) -> None:
-        window(self, kernel_size, stride, padding, ceil_mode)
+        super().__init__(kernel_size, stride, padding, ceil_mode)
         self.count_include_pad = bool(count_include_pad)
 
     def forward(self, x: Float[Array, "*n_c_spatial"]) -> Float[Array, "*n_c_smaller"]:
@@ -171,16 +166,13 @@ class AvgPool3d(_AvgPoolWithDivisor):
     _pool = staticmethod(avg_pool3d)
 
 
-class _LPPool(Module):
-    _ndim: ClassVar[int]
-    _pool: ClassVar[Callable[..., Any]]
-
+class _LPPool(Pool):
     def __init__(
         self, norm_type: float, kernel_size: Sizes, stride: Sizes | None = None, ceil_mode: bool = False
     ) -> None:
         check_norm(norm_type, type(self).__name__)
+        super().__init__(kernel_size, stride, 0, ceil_mode)
         self.norm_type = norm_type
-        window(self, kernel_size, stride, 0, ceil_mode)
 
     def forward(self, x: Float[Array, "*n_c_spatial"]) -> Float[Array, "*n_c_smaller"]:
         """Take the power means."""

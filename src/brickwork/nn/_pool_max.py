@@ -23,28 +23,33 @@ if TYPE_CHECKING:
     Sizes = int | tuple[int, ...]
 
 
-def _window(layer: Any, kernel_size: Any, stride: Any, padding: Any) -> None:
-    """Check what all kinds of windows have, and store it."""
-    name, ndim = type(layer).__name__, layer._ndim
-    layer.kernel_size = args.sizes_or_int(kernel_size, ndim, name, "kernel_size")
-    layer.stride = None if stride is None else args.sizes_or_int(stride, ndim, name, "stride")
-    layer.padding = args.sizes_or_int(padding, ndim, name, "padding", 0)
+class Windows(Module):
+    """The base of layers with windows over ``_ndim`` spatial axes."""
 
-
-def window(layer: Any, kernel_size: Any, stride: Any, padding: Any, ceil_mode: Any) -> None:
-    """Check the windows of a layer that pools, and store them."""
-    _window(layer, kernel_size, stride, padding)
-    layer.ceil_mode = bool(ceil_mode)
-    name = type(layer).__name__
-    kernels = args.sizes(layer.kernel_size, layer._ndim, name, "kernel_size")
-    paddings = args.sizes(layer.padding, layer._ndim, name, "padding", 0)
-    require_padding(name, kernels, paddings, kernel_size, padding)
-
-
-class _MaxPool(Module):
     _ndim: ClassVar[int]
+
+    def __init__(self, kernel_size: Sizes, stride: Sizes | None, padding: Sizes) -> None:
+        name = type(self).__name__
+        self.kernel_size = args.sizes_or_int(kernel_size, self._ndim, name, "kernel_size")
+        self.stride = None if stride is None else args.sizes_or_int(stride, self._ndim, name, "stride")
+        self.padding = args.sizes_or_int(padding, self._ndim, name, "padding", 0)
+
+
+class Pool(Windows):
+    """The base of layers that pool."""
+
     _pool: ClassVar[Callable[..., Any]]
 
+    def __init__(self, kernel_size: Sizes, stride: Sizes | None, padding: Sizes, ceil_mode: bool) -> None:
+        super().__init__(kernel_size, stride, padding)
+        self.ceil_mode = bool(ceil_mode)
+        name = type(self).__name__
+        kernels = args.sizes(self.kernel_size, self._ndim, name, "kernel_size")
+        paddings = args.sizes(self.padding, self._ndim, name, "padding", 0)
+        require_padding(name, kernels, paddings, kernel_size, padding)
+
+
+class _MaxPool(Pool):
     def __init__(
         self,
         kernel_size: Sizes,
@@ -54,7 +59,7 @@ class _MaxPool(Module):
         return_indices: bool = False,
         ceil_mode: bool = False,
     ) -> None:
-        window(self, kernel_size, stride, padding, ceil_mode)
+        super().__init__(kernel_size, stride, padding, ceil_mode)
         self.dilation = args.sizes_or_int(dilation, self._ndim, type(self).__name__, "dilation")
         self.return_indices = bool(return_indices)
 
@@ -170,12 +175,11 @@ class MaxPool3d(_MaxPool):
     _pool = staticmethod(max_pool3d)
 
 
-class _MaxUnpool(Module):
-    _ndim: ClassVar[int]
+class _MaxUnpool(Windows):
     _unpool: ClassVar[Callable[..., Any]]
 
     def __init__(self, kernel_size: Sizes, stride: Sizes | None = None, padding: Sizes = 0) -> None:
-        _window(self, kernel_size, stride, padding)
+        super().__init__(kernel_size, stride, padding)
 
     def forward(
         self,
