@@ -9,7 +9,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from tests.contract.row import Row as Row
-from tests.contract.rows import activation, containers, conv, dropout, embedding, linear, loss, norm, pool
+from tests.contract.rows import (
+    activation,
+    containers,
+    conv,
+    dropout,
+    embedding,
+    linear,
+    loss,
+    norm,
+    pad,
+    pool,
+    resize,
+)
 
 _FAMILIES = (
     activation,
@@ -20,7 +32,9 @@ _FAMILIES = (
     linear,
     loss,
     norm,
+    pad,
     pool,
+    resize,
 )
 ROWS = [row for family in _FAMILIES for row in family.ROWS]
 

@@ -82,9 +82,7 @@ def samples(info: Any, training: bool) -> list[Any]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.manual_seed(0)
-        found = info.module_inputs_func(
-            info, device="cpu", dtype=torch.float32, requires_grad=False, training=training
-        )
+        found = info.module_inputs_func(info, device="cpu", dtype=torch.float32, requires_grad=False, training=training)
     found = [s for s in found if s.forward_input is not None]
     if MOST is None or len(found) <= MOST:
         return found
