@@ -242,9 +242,10 @@ def padding_for(
     ndim = len(kernel)
     shape = checks.shape_of(x, layer)
     rank = len(shape)
-    if not isinstance(output_size, (tuple, list)) or len(output_size) not in (ndim, rank):
-        known = f"{ndim} or {rank}" if rank > ndim else str(ndim)
-        raise ValueError(f"{layer}: output_size must be a tuple of {known} sizes, got {output_size!r}.")
+    if not isinstance(output_size, (tuple, list)):
+        raise TypeError(f"{layer}: output_size must be a tuple of sizes, got {type(output_size).__name__}.")
+    if len(output_size) not in (ndim, rank):
+        raise ValueError(f"{layer}: output_size must have {ndim} or {rank} sizes, got {output_size!r}.")
     wanted = tuple(checks.integer(n, layer, "output_size") for n in output_size[-ndim:])
     g, _ = transposed_geometry(ndim, layer, stride, padding, 0, 1, dilation)
     smallest = output_sizes(shape[-ndim:], kernel, g)
