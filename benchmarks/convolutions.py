@@ -80,6 +80,7 @@ def pair(name: str) -> tuple[Callable[..., Any], Callable[..., Any], Any, Any]:
 
 
 def main() -> None:
+    """Measure, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=[*CONVOLUTIONS, *TRANSPOSED], default=[*CONVOLUTIONS, *TRANSPOSED])
     parser.add_argument("--rounds", type=int, default=10)

@@ -162,3 +162,15 @@ def test_a_batch_of_any_size():
     x = normal(0, 3, 2, 4, 4)
     for found, expected in zip(program.call(x, x), f(x, x), strict=True):
         np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_depthwise_on_many_devices():
+    mesh = jax.make_mesh((2,), ("data",), axis_types=(jax.sharding.AxisType.Auto,), devices=jax.devices()[:2])
+    x, weight = normal(0, 4, 3, 5), normal(1, 3, 1, 2)
+
+    def gradient(x, w):
+        return jax.grad(lambda w: (F.conv1d(x, w, groups=3) ** 2).sum())(w)
+
+    spec = jax.sharding.PartitionSpec
+    split = jax.shard_map(gradient, mesh=mesh, in_specs=(spec("data"), spec()), out_specs=spec())
+    np.testing.assert_allclose(split(x, weight), gradient(x, weight), rtol=1e-5)
