@@ -62,6 +62,7 @@ bench: $(VENV)/.installed-$(BENCH)
 	$(BIN)/python benchmarks/control_flow.py
 	$(BIN)/python benchmarks/depth.py
 	$(BIN)/python benchmarks/fold.py
+	$(BIN)/python benchmarks/convolutions.py
 	$(BIN)/python benchmarks/memory.py
 	$(BIN)/python benchmarks/cold_start.py
 	$(BIN)/python benchmarks/cache.py

@@ -38,9 +38,15 @@ from ._activation_softmax import (
     softmax as softmax,
     softmin as softmin,
 )
-from ._conv import conv2d as conv2d
+from ._conv import conv1d as conv1d, conv2d as conv2d, conv3d as conv3d
+from ._conv_transpose import (
+    conv_transpose1d as conv_transpose1d,
+    conv_transpose2d as conv_transpose2d,
+    conv_transpose3d as conv_transpose3d,
+)
 from ._dropout import dropout as dropout
 from ._embedding import embedding as embedding
+from ._fold import fold as fold, unfold as unfold
 from ._linear import flatten as flatten, linear as linear
 from ._loss_binary import (
     binary_cross_entropy as binary_cross_entropy,

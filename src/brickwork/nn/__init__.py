@@ -37,9 +37,15 @@ from ._activation_softmax import (
     Softmin as Softmin,
 )
 from ._containers import Sequential as Sequential
-from ._conv import Conv2d as Conv2d
+from ._conv import Conv1d as Conv1d, Conv2d as Conv2d, Conv3d as Conv3d
+from ._conv_transpose import (
+    ConvTranspose1d as ConvTranspose1d,
+    ConvTranspose2d as ConvTranspose2d,
+    ConvTranspose3d as ConvTranspose3d,
+)
 from ._dropout import Dropout as Dropout
 from ._embedding import Embedding as Embedding
+from ._fold import Fold as Fold, Unfold as Unfold
 from ._linear import Flatten as Flatten, Identity as Identity, Linear as Linear
 from ._loss_classification import (
     BCELoss as BCELoss,

@@ -1,0 +1,396 @@
+"""The forms in which convolutions are computed.
+
+XLA's convolution (``plain``, ``plain_transposed``) is the reference, and what other devices than CPUs use. On a CPU it
+is up to a hundred times as slow as it could be in some cases, forwards or in one of its gradients: few channels,
+groups, three spatial axes, an output larger than the input, a step between the elements of a transposed convolution.
+``_form`` says which form is used instead; all have the same values but for rounding. (Some multiply by zeros where
+the reference does not: infinities and NaN then reach more outputs, those of the same row or block of groups.)
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from ..core._jax import varying_alike
+from . import _checks as checks
+
+if TYPE_CHECKING:
+    from jaxtyping import Array
+
+_LARGEST_UNFOLDED = 64  # how many times the size of the output unfolded windows may take
+_LARGEST_SHIFTED = 64  # elements of a window that are multiplied one by one; more make a program of too many slices
+_BLOCK = 32  # channels in a block of groups: fewer are too little work at a time, more are mostly zeros
+_FEWEST_ROWS = 128  # of a product with a band matrix, which has to be put together first
+_MOST_BLOCKS = 16  # each is a convolution to compile
+
+
+class Geometry(NamedTuple):
+    """How windows lie on their input: one entry for each spatial axis, padding as pairs (low, high)."""
+
+    stride: tuple[int, ...]
+    padding: tuple[tuple[int, int], ...]
+    dilation: tuple[int, ...]
+    groups: int = 1
+
+
+_CODES = {
+    1: ("NCH", "OIH", "NCH"),
+    2: ("NCHW", "OIHW", "NCHW"),
+    3: ("NCDHW", "OIDHW", "NCDHW"),
+}
+
+
+def convolve(x: Array, weight: Array, g: Geometry) -> Array:
+    """Convolve ``x`` ``(N, C, *size)`` with ``weight`` ``(O, C / groups, *kernel)`` of the same dtype."""
+    return _form(x, weight, g)(x, weight, g)
+
+
+def plain(x: Array, weight: Array, g: Geometry) -> Array:
+    """XLA's convolution."""
+    return lax.conv_general_dilated(
+        x,
+        weight,
+        g.stride,
+        g.padding,
+        rhs_dilation=g.dilation,
+        dimension_numbers=_CODES[x.ndim - 2],
+        feature_group_count=g.groups,
+    )
+
+
+def _form(x: Array, weight: Array, g: Geometry) -> Callable[[Array, Array, Geometry], Array]:
+    """Return the form that is fastest for arrays of these shapes, as measured (``benchmarks/convolutions.py``)."""
+    if not _on_cpu(x, weight):
+        return plain
+    if g.groups == 1:
+        if _suits_product(x.shape, weight.shape, g):
+            return _product
+        if x.ndim == 5:
+            return _planes
+        if _suits_bands(x.shape, weight.shape, g):
+            return _bands
+        out = output_size(x.shape, weight.shape, g)
+        return _padded_first if math.prod(out) > math.prod(x.shape[2:]) else plain
+    if g.groups == weight.shape[0] == x.shape[1] and math.prod(weight.shape[2:]) <= _LARGEST_SHIFTED:
+        return _depthwise
+    return _blocks
+
+
+def _on_cpu(x: Array, weight: Array) -> bool:
+    """Whether the forms for CPUs apply: they need to know all sizes, none of them 0, and sum in floating point."""
+    known = all(type(size) is int and size for size in (*x.shape, *weight.shape))
+    return jax.default_backend() == "cpu" and known and checks.is_inexact(x)
+
+
+def output_size(images: tuple[int, ...], kernel: tuple[int, ...], g: Geometry) -> tuple[int, ...]:
+    """Return how many windows there are along each spatial axis."""
+    return tuple(
+        (size + sum(p) - d * (k - 1) - 1) // s + 1
+        for size, k, s, p, d in zip(images[2:], kernel[2:], g.stride, g.padding, g.dilation, strict=True)
+    )
+
+
+def pad(x: Array, padding: tuple[tuple[int, int], ...]) -> Array:
+    """Add zeros along the spatial axes; take elements away where the padding is negative."""
+    if not any(map(any, padding)):
+        return x
+    config = [(0, 0, 0), (0, 0, 0), *((low, high, 0) for low, high in padding)]
+    return lax.pad(x, jnp.zeros((), x.dtype), config)
+
+
+def shifted(x: Array, out: tuple[int, ...], kernel: tuple[int, ...], g: Geometry) -> list[Array]:
+    """Return each element of the windows of padded images: for each an array ``(N, C, *out)``."""
+    found = []
+    for offset in itertools.product(*map(range, kernel)):
+        start = [u * d for u, d in zip(offset, g.dilation, strict=True)]
+        limit = [a + (n - 1) * s + 1 for a, n, s in zip(start, out, g.stride, strict=True)]
+        found.append(lax.slice(x, (0, 0, *start), (*x.shape[:2], *limit), (1, 1, *g.stride)))
+    return found
+
+
+# -- a matrix product ----------------------------------------------------------------------------
+
+
+def _suits_product(images: tuple[int, ...], kernel: tuple[int, ...], g: Geometry) -> bool:
+    """Whether to unfold the windows and multiply matrices instead of calling XLA's convolution.
+
+    That is faster where there is nothing to unfold, and where the unfolded windows are no more numbers than the
+    weights, which the convolution rearranges at every call. Where the output is smaller than a window, it is up to a
+    hundred times as slow.
+    """
+    window = kernel[2:]
+    if math.prod(window) == 1:
+        return not any(map(any, g.padding))
+    if any(d > 1 and k > 1 for d, k in zip(g.dilation, window, strict=True)):
+        return False
+    out = output_size(images, kernel, g)
+    if images[0] * math.prod(out) <= kernel[0]:
+        return True
+    return any(n < k for n, k in zip(out, window, strict=True)) and math.prod(window) <= _LARGEST_UNFOLDED
+
+
+def _product(x: Array, weight: Array, g: Geometry) -> Array:
+    """One product: weights ``(O, C * KH * KW)`` by windows ``(N, C * KH * KW, HO * WO)``."""
+    n, c = x.shape[:2]
+    window = weight.shape[2:]
+    out = output_size(x.shape, weight.shape, g)
+    parts = shifted(pad(x, g.padding), out, window, g)
+    windows = jnp.stack(parts, 2) if len(parts) > 1 else parts[0]
+    windows = windows.reshape(n, c * len(parts), math.prod(out))
+    y = lax.dot_general(weight.reshape(-1, c * len(parts)), windows, (((1,), (1,)), ((), ())))
+    return y.transpose(1, 0, 2).reshape(n, -1, *out)
+
+
+# -- few channels --------------------------------------------------------------------------------
+
+
+def _suits_bands(images: tuple[int, ...], kernel: tuple[int, ...], g: Geometry) -> bool:
+    """Whether to multiply whole rows: where that was faster by a clear margin, with gradients.
+
+    Measured for square kernels of 3, 5 and 7 with 1 to 6 channels to 4 to 32, on 8 to 32 columns. XLA's convolution
+    works at two percent of a matrix product's speed for one channel, and catches up with both numbers of channels;
+    the product has more zeros the more columns there are. So it is their product that decides.
+    """
+    if len(images) != 4 or set(g.stride) | set(g.dilation) != {1}:
+        return False
+    out, inputs, height, width = kernel
+    rows, columns = output_size(images, kernel, g)
+    few = out <= 16 and columns <= 32 and inputs * out * columns <= 192 * min(width, 5)
+    return few and 3 <= width <= 7 and height <= 7 and images[0] * rows >= _FEWEST_ROWS
+
+
+def _bands(x: Array, weight: Array, g: Geometry) -> Array:
+    """One product of whole rows: all columns of a row and all channels are contracted at once.
+
+    The weights become a matrix with a band, from ``(KH, C, W)`` to ``(O, WO)``, most of it zeros; a product with it
+    is faster nevertheless than a convolution of few channels.
+    """
+    n, c, _, width = x.shape
+    out, _, height, _ = weight.shape
+    rows, columns = output_size(x.shape, weight.shape, g)
+    x = pad(x, (g.padding[0], (0, 0))).swapaxes(1, 2).reshape(n, -1, c * width)
+    step, gap = g.stride[0], g.dilation[0]
+    parts = [lax.slice_in_dim(x, u * gap, u * gap + (rows - 1) * step + 1, step, 1) for u in range(height)]
+    band = jnp.asarray(_band(width, columns, weight.shape[3], g.stride[1], g.padding[1][0], g.dilation[1]), x.dtype)
+    matrix = jnp.einsum("vaj,ocuv->ucaoj", band, weight).reshape(height * c * width, out * columns)
+    y = jnp.concatenate(parts, 2).reshape(n * rows, -1) @ matrix
+    return y.reshape(n, rows, out, columns).swapaxes(1, 2)
+
+
+@functools.lru_cache(maxsize=64)
+def _band(width: int, columns: int, kernel: int, stride: int, padding: int, dilation: int) -> np.ndarray:
+    """Return 1 where element ``v`` of window ``j`` is column ``a``, and 0 elsewhere, as ``[v, a, j]``."""
+    v, a, j = np.ogrid[:kernel, :width, :columns]
+    return a == j * stride + v * dilation - padding
+
+
+# -- more output than input ----------------------------------------------------------------------
+
+
+def _padded_first(x: Array, weight: Array, g: Geometry) -> Array:
+    """Pad just as much beforehand as makes the input as large as the output.
+
+    XLA swaps input and output gradient in the gradient by the weights where the latter is larger, into a form that it
+    has only a slow loop for. The barrier keeps it from putting the padding back into the convolution.
+    """
+    first, rest = [], []
+    for size, n, (low, high) in zip(x.shape[2:], output_size(x.shape, weight.shape, g), g.padding, strict=True):
+        missing = max(n - size, 0)
+        after = min(missing - missing // 2, max(high, 0))
+        first.append((missing - after, after))
+        rest.append((low - missing + after, high - after))
+    x = lax.optimization_barrier(pad(x, tuple(first)))
+    return plain(x, weight, g._replace(padding=tuple(rest)))
+
+
+# -- three spatial axes --------------------------------------------------------------------------
+
+
+def _planes(x: Array, weight: Array, g: Geometry) -> Array:
+    """As a convolution of planes, with the planes of a window side by side as channels."""
+    n, c, *_, height, width = x.shape
+    out, _, depth, *window = weight.shape
+    planes = output_size(x.shape, weight.shape, g)[0]
+    x = pad(x, (g.padding[0], (0, 0), (0, 0))).swapaxes(1, 2)
+    step, gap = g.stride[0], g.dilation[0]
+    parts = [lax.slice_in_dim(x, u * gap, u * gap + (planes - 1) * step + 1, step, 1) for u in range(depth)]
+    flat = Geometry(g.stride[1:], g.padding[1:], g.dilation[1:])
+    x = jnp.concatenate(parts, 2).reshape(n * planes, depth * c, height, width)
+    y = convolve(x, weight.swapaxes(1, 2).reshape(out, depth * c, *window), flat)
+    return y.reshape(n, planes, *y.shape[1:]).swapaxes(1, 2)
+
+
+# -- groups --------------------------------------------------------------------------------------
+
+
+def _blocks(x: Array, weight: Array, g: Geometry) -> Array:
+    """As a few convolutions of several groups each, with zeros between the channels of different groups."""
+    inputs, outputs = weight.shape[1], weight.shape[0] // g.groups
+    size = max(_BLOCK // max(inputs, outputs), -(-g.groups // _MOST_BLOCKS), 1)
+    parts = []
+    for first in range(0, g.groups, size):
+        last = min(first + size, g.groups)
+        kernels = []
+        for i in range(first, last):
+            around = ((0, 0), ((i - first) * inputs, (last - 1 - i) * inputs), *((0, 0),) * (x.ndim - 2))
+            kernels.append(jnp.pad(weight[i * outputs : (i + 1) * outputs], around))
+        channels = x[:, first * inputs : last * inputs]
+        parts.append(convolve(channels, jnp.concatenate(kernels), g._replace(groups=1)))
+    return jnp.concatenate(parts, 1)
+
+
+def _depthwise(x: Array, weight: Array, g: Geometry) -> Array:
+    """A kernel for each channel: shifted images, each multiplied by an element of the kernel, are added up."""
+    dtype = checks.statistics_dtype(x.dtype)
+    wide = pad(x.astype(dtype), g.padding)
+    return _sum_shifted(g.stride, g.dilation, *varying_alike(wide, weight[:, 0].astype(dtype))).astype(x.dtype)
+
+
+def _sum_shifted_plain(stride: tuple[int, ...], dilation: tuple[int, ...], x: Array, weight: Array) -> Array:
+    g, window = _unpadded(stride, dilation), weight.shape[1:]
+    parts = shifted(x, output_size(x.shape, (0, *weight.shape), g), window, g)
+    factors = weight.reshape(weight.shape[0], -1, *(1 for _ in window))
+    return functools.reduce(lax.add, (part * factors[:, i] for i, part in enumerate(parts)))
+
+
+def _unpadded(stride: tuple[int, ...], dilation: tuple[int, ...]) -> Geometry:
+    return Geometry(stride, ((0, 0),) * len(stride), dilation)
+
+
+def _sum_shifted_forward(stride: Any, dilation: Any, x: Array, weight: Array) -> tuple[Array, tuple[Array, Array]]:
+    return _sum_shifted_plain(stride, dilation, x, weight), (x, weight)
+
+
+def _sum_shifted_backward(stride: Any, dilation: Any, saved: tuple[Array, Array], dy: Array) -> tuple[Array, Array]:
+    """Return the gradients: by ``x`` the same with flipped kernels, by the weights sums over images and positions."""
+    x, weight = saved
+    window = weight.shape[1:]
+    config = [(0, 0, 0), (0, 0, 0)]
+    for size, n, k, s, d in zip(x.shape[2:], dy.shape[2:], window, stride, dilation, strict=True):
+        unused = size - (n - 1) * s - 1  # rows on the far side of the last window's first element
+        config.append((d * (k - 1), unused, s - 1))
+    spread = lax.pad(dy, jnp.zeros((), dy.dtype), config)
+    flipped = jnp.flip(weight, tuple(range(1, weight.ndim)))
+    dx = _sum_shifted((1,) * len(window), dilation, spread, flipped)
+    parts = shifted(x, dy.shape[2:], window, _unpadded(stride, dilation))
+    sums: list[Array] = []
+    for i in range(0, len(parts), 16):  # some at a time: more than registers hold would be slower
+        sums += _sums([part * dy for part in parts[i : i + 16]])
+    return dx, jnp.stack(sums, 1).reshape(weight.shape)
+
+
+_sum_shifted = jax.custom_vjp(_sum_shifted_plain, nondiff_argnums=(0, 1))
+_sum_shifted.defvjp(_sum_shifted_forward, _sum_shifted_backward)
+
+
+@jax.custom_jvp
+def _sums(arrays: list[Array]) -> list[Array]:
+    """Sum each of several arrays ``(N, C, *size)`` over all axes but the channels, in one pass.
+
+    One loop with several sums is several times faster than as many loops, each of which waits for its sum.
+    """
+    axes = tuple(range(2, arrays[0].ndim - 1)) or (0,)
+    zeros = [jnp.zeros((), x.dtype) for x in arrays]
+    partial = lax.reduce(arrays, zeros, lambda a, b: [x + y for x, y in zip(a, b, strict=True)], axes)
+    rest = (0, 2) if len(axes) > 1 or axes != (0,) else (1,)
+    return [x.sum(rest) for x in lax.optimization_barrier(partial)]
+
+
+@_sums.defjvp
+def _sums_jvp(primals: tuple[list[Array]], tangents: tuple[list[Array]]) -> tuple[list[Array], list[Array]]:
+    axes = (0, *range(2, primals[0][0].ndim))
+    return _sums(*primals), [t.sum(axes) for t in tangents[0]]
+
+
+# -- transposed convolution ----------------------------------------------------------------------
+
+
+def transpose(x: Array, weight: Array, g: Geometry, out: tuple[int, ...]) -> Array:
+    """Convolve backwards: ``x`` ``(N, C, *size)``, ``weight`` ``(C, O / groups, *kernel)``, padding as pairs of equals.
+
+    The output has the size ``out``.
+    """
+    kernels = _exchanged(weight, g.groups)
+    return _phases(x, kernels, g, out) if _on_cpu(x, weight) else plain_transposed(x, kernels, g, out)
+
+
+def _exchanged(weight: Array, groups: int) -> Array:
+    """Return kernels ``(C, O / groups, ...)`` as ``(O, C / groups, ...)``."""
+    inputs, outputs, *window = weight.shape
+    parts = weight.reshape(groups, inputs // groups, outputs, *window).swapaxes(1, 2)
+    return parts.reshape(groups * outputs, inputs // groups, *window)
+
+
+def plain_transposed(x: Array, kernels: Array, g: Geometry, out: tuple[int, ...]) -> Array:
+    """XLA's convolution with zeros between the elements of the input."""
+    padding = []
+    axes = zip(x.shape[2:], kernels.shape[2:], g.stride, g.padding, g.dilation, out, strict=True)
+    for size, k, s, (p, _), d, n in axes:
+        padding.append((d * (k - 1) - p, n - 1 - (size - 1) * s + p))
+    return lax.conv_general_dilated(
+        x,
+        jnp.flip(kernels, tuple(range(2, kernels.ndim))),
+        (1,) * len(out),
+        padding,
+        lhs_dilation=g.stride,
+        rhs_dilation=g.dilation,
+        dimension_numbers=_CODES[x.ndim - 2],
+        feature_group_count=g.groups,
+    )
+
+
+class _Phases(NamedTuple):
+    """One axis of a transposed convolution, of which each window gives ``step`` outputs."""
+
+    step: int
+    taps: int  # of the kernel of each of these outputs
+    dilation: int
+    spread: tuple[int, int, int]  # zeros to add to the kernel: before, after, between
+    padding: tuple[int, int]
+    start: int  # of the output that is wanted
+
+
+def _phases_of(size: int, kernel: int, stride: int, padding: int, dilation: int, out: int) -> _Phases:
+    apart = dilation > 1 and (stride > 1 or size == 1)  # write the zeros between the kernel's elements out
+    reach = dilation * (kernel - 1) + 1 if apart else kernel
+    gap = 1 if apart else dilation
+    step = reach if size == 1 else stride  # a single window may have any stride, and this makes it a matrix product
+    taps = -(-reach // step)
+    skipped, start = divmod(padding, step)
+    low = gap * (taps - 1) - skipped
+    high = -(-(start + out) // step) + gap * (taps - 1) - size - low
+    spread = (0, taps * step - reach, dilation - 1 if apart else 0)
+    return _Phases(step, taps, gap, spread, (low, high), start)
+
+
+def _phases(x: Array, kernels: Array, g: Geometry, out: tuple[int, ...]) -> Array:
+    """As a convolution that gives the ``stride`` outputs between two elements of the input as channels.
+
+    It multiplies by no zeros, and its gradients are those of an ordinary convolution.
+    """
+    ndim = len(out)
+    padding = (low for low, _ in g.padding)
+    axes = [*map(_phases_of, x.shape[2:], kernels.shape[2:], g.stride, padding, g.dilation, out)]
+    steps, taps = [a.step for a in axes], [a.taps for a in axes]
+    kernels = lax.pad(kernels, jnp.zeros((), kernels.dtype), [(0, 0, 0), (0, 0, 0), *(a.spread for a in axes)])
+    outputs, inputs = kernels.shape[:2]
+    kernels = kernels.reshape(outputs, inputs, *(n for a in axes for n in (a.taps, a.step)))
+    order = (0, *range(3, 3 + 2 * ndim, 2), 1, *range(2, 2 + 2 * ndim, 2))
+    kernels = jnp.flip(kernels.transpose(order).reshape(-1, inputs, *taps), tuple(range(2, 2 + ndim)))
+    x = pad(x, tuple((min(low, 0), min(high, 0)) for low, high in (a.padding for a in axes)))
+    around = tuple((max(low, 0), max(high, 0)) for low, high in (a.padding for a in axes))
+    y = convolve(x, kernels, Geometry((1,) * ndim, around, tuple(a.dilation for a in axes), g.groups))
+    order = (0, 1, *(axis for i in range(ndim) for axis in (2 + ndim + i, 2 + i)))
+    size = [n * step for n, step in zip(y.shape[2:], steps, strict=True)]
+    y = y.reshape(x.shape[0], outputs, *steps, *y.shape[2:]).transpose(order).reshape(x.shape[0], outputs, *size)
+    limits = [a.start + n for a, n in zip(axes, out, strict=True)]
+    return lax.slice(y, (0, 0, *(a.start for a in axes)), (x.shape[0], outputs, *limits))
