@@ -19,7 +19,17 @@ from ._linear import flatten as flatten, linear as linear
 from ._norm import (
     batch_norm_eval as batch_norm_eval,
     batch_norm_train as batch_norm_train,
-    layer_norm as layer_norm,
     update_running_statistics as update_running_statistics,
+)
+from ._norm_group import (
+    group_norm as group_norm,
+    instance_norm as instance_norm,
+    instance_norm_train as instance_norm_train,
+)
+from ._norm_layer import layer_norm as layer_norm, rms_norm as rms_norm
+from ._norm_response import (
+    cross_map_lrn2d as cross_map_lrn2d,
+    local_response_norm as local_response_norm,
+    normalize as normalize,
 )
 from ._pool import avg_pool2d as avg_pool2d, max_pool2d as max_pool2d

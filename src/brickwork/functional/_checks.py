@@ -6,6 +6,7 @@ recognised by its concrete type, and text is only put together once something is
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
@@ -247,3 +248,20 @@ def reduction(value: str, function: str) -> str:
 def statistics_dtype(dtype: Any) -> Any:
     """Return the dtype in which sums over an array of ``dtype`` are taken: at least float32."""
     return dtype if dtype.itemsize >= 4 else np.dtype(np.float32)
+
+
+def real(value: Any, function: str, argument: str, minimum: float | None = None) -> float:
+    """Return ``value`` as a ``float`` (integers are fine, booleans, text and NaN are not)."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.integer, np.floating)):
+        raise TypeError(f"{function}: {argument} must be a number, got {value!r} ({type(value).__name__}).")
+    number = float(value)
+    if math.isnan(number):
+        raise ValueError(f"{function}: {argument} must be a number, got nan.")
+    if minimum is not None and number < minimum:
+        raise ValueError(f"{function}: {argument} must be at least {minimum:g}, got {value!r}.")
+    return number
+
+
+def epsilon(value: Any, function: str, argument: str = "eps") -> float:
+    """Return a number of at least zero, to be added to a variance, as a ``float``."""
+    return value if type(value) is float and value >= 0 else real(value, function, argument, 0)

@@ -17,7 +17,19 @@ from ._linear import Flatten as Flatten, Identity as Identity, Linear as Linear
 from ._norm import (
     BatchNorm1d as BatchNorm1d,
     BatchNorm2d as BatchNorm2d,
-    LayerNorm as LayerNorm,
+    BatchNorm3d as BatchNorm3d,
 )
+from ._norm_group import (
+    CrossMapLRN2d as CrossMapLRN2d,
+    GroupNorm as GroupNorm,
+    LocalResponseNorm as LocalResponseNorm,
+)
+from ._norm_instance import (
+    InstanceNorm1d as InstanceNorm1d,
+    InstanceNorm2d as InstanceNorm2d,
+    InstanceNorm3d as InstanceNorm3d,
+)
+from ._norm_layer import LayerNorm as LayerNorm, RMSNorm as RMSNorm
+from ._norm_sync import SyncBatchNorm as SyncBatchNorm
 from ._pool import AvgPool2d as AvgPool2d, MaxPool2d as MaxPool2d
 from ._repeat import Repeat as Repeat

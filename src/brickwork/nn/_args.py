@@ -12,7 +12,9 @@ from ..functional import _checks as checks
 P = ParamSpec("P")
 Layer = TypeVar("Layer")
 
+epsilon = checks.epsilon
 integer = checks.integer
+real = checks.real
 sizes = checks.sizes
 
 
