@@ -31,5 +31,11 @@ from ._norm_instance import (
 )
 from ._norm_layer import LayerNorm as LayerNorm, RMSNorm as RMSNorm
 from ._norm_sync import SyncBatchNorm as SyncBatchNorm
+from ._parametrize import (
+    is_parametrized as is_parametrized,
+    parametrize as parametrize,
+    remove_parametrizations as remove_parametrizations,
+)
 from ._pool import AvgPool2d as AvgPool2d, MaxPool2d as MaxPool2d
 from ._repeat import Repeat as Repeat
+from ._weight_norm import spectral_norm as spectral_norm, weight_norm as weight_norm
