@@ -15,6 +15,15 @@ def x(*shape):
     return jnp.ones(shape)
 
 
+NOTES = {
+    "one spatial element": "in net (InstanceNorm2d()), called with float32[2, 3, 1, 1]",
+    "axes of InstanceNorm1d": "in net (InstanceNorm1d()), called with float32[3]",
+    "channels of one image": "in net (InstanceNorm2d(3)), called with float32[2, 4, 4]",
+    "axes of BatchNorm2d": "in net (BatchNorm2d(?)), called with float32[2, 3, 2, 2, 2]",
+    "axes of SyncBatchNorm": "in net (SyncBatchNorm(?)), called with float32[3]",
+    "another axis": "in net (SyncBatchNorm(?, axis_name='data')), called with float32[4, 3]",
+    "groups of channels seen": "in net (GroupNorm(4, ?)), called with float32[2, 6]",
+}
 MESSAGES = {
     "one spatial element": (
         lambda: nn.InstanceNorm2d()(x(2, 3, 1, 1)),
@@ -43,7 +52,8 @@ MESSAGES = {
     "axes of SyncBatchNorm": (
         lambda: nn.SyncBatchNorm()(x(3)),
         ShapeMismatchError,
-        "SyncBatchNorm: x must have at least 2 axes (N, C, ...), not 1. Got x: float32[3]. Add the batch axis: x[None].",
+        "SyncBatchNorm: x must have at least 2 axes (N, C, ...), not 1. Got x: float32[3]. Add the batch "
+        "axis: x[None].",
     ),
     "another axis": (
         lambda: bw.vmap(nn.SyncBatchNorm(axis_name="data"), axis_name="lanes")(x(2, 4, 3)),
@@ -65,8 +75,7 @@ MESSAGES = {
     "torch's order": (
         lambda: nn.GroupNorm(3, 6),
         TypeError,
-        "GroupNorm(num_groups, *, num_channels=None): got 2 positional sizes (3, 6); write nn.GroupNorm(3) and let the "
-        "input decide, or nn.GroupNorm(3, num_channels=6)",
+        "GroupNorm(num_groups, *, ...): got 2 positional sizes (3, 6); write nn.GroupNorm(3, num_channels=6)",
     ),
     "torch's order, RMSNorm": (
         lambda: nn.RMSNorm(6),
@@ -96,4 +105,4 @@ MESSAGES = {
 @pytest.mark.parametrize("case", MESSAGES)
 def test_message(case):
     call, kind, message = MESSAGES[case]
-    refuse(call, kind, message)
+    refuse(call, kind, message, note=NOTES.get(case))

@@ -52,7 +52,10 @@ def test_first_and_second_gradients_through_the_statistics():
 
     with jax.enable_x64(True):
         args = [jnp.asarray(a, jnp.float64) for a in (X, W, B)]
-        reference = lambda x, w, b: plain(x, w, b, 4)  # noqa: E731
+
+        def reference(x, w, b):
+            return plain(x, w, b, 4)
+
         for order in (lambda f: jax.grad(scalar(f), (0, 1, 2)), twice):
             for a, b in zip(order(instances)(*args), order(reference)(*args), strict=True):
                 np.testing.assert_allclose(a, b, rtol=1e-8, atol=1e-10)

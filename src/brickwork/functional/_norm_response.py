@@ -189,7 +189,8 @@ def _sums_of_neighbours(x: Array, before: int, after: int) -> Array:
     rest = [(0, 0)] * (x.ndim - 2)
     if before + after < _FEW:
         padded = jnp.pad(x, [(0, 0), (before, after), *rest])
-        return sum(lax.slice_in_dim(padded, i, i + channels, axis=1) for i in range(before + after + 1))
+        parts = [lax.slice_in_dim(padded, i, i + channels, axis=1) for i in range(before + after + 1)]
+        return functools.reduce(lax.add, parts)
     window = (1, before + after + 1, *(1 for _ in rest))
     zero = jnp.zeros((), x.dtype)
     return lax.reduce_window(x, zero, lax.add, window, (1,) * x.ndim, [(0, 0), (before, after), *rest])

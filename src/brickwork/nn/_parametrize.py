@@ -38,7 +38,7 @@ class ParametrizationList(Module):
     def originals(self) -> list[Variable]:
         """The variables that are stored."""
         if not self._count:
-            return [self.original]
+            return [vars(self)["original"]]
         return [getattr(self, f"original{i}") for i in range(self._count)]
 
     @property
@@ -170,6 +170,11 @@ class Computed(ArrayMethods):
         """Whether anything that it is computed from is trained."""
         return any(v.trainable for v in self._source.originals)
 
+    @property
+    def init(self) -> Any:
+        """The initializer of what is stored, if it has one."""
+        return self._source.originals[-1].init
+
     def described(self) -> str:
         return f"the parametrised {self._source.originals[-1].described()}"
 
@@ -178,7 +183,11 @@ class Computed(ArrayMethods):
         return f"Computed(shape={show_shape(self.shape)}, dtype={self.dtype}, by {names})"
 
 
-jax.tree_util.register_pytree_node(Computed, lambda x: ((x.value,), None), lambda _, leaves: leaves[0])
+def _first(_: None, leaves: Any) -> Any:
+    return leaves[0]
+
+
+jax.tree_util.register_pytree_node(Computed, lambda x: ((x.value,), None), _first)
 
 
 def parametrize(module: Layer, name: str, parametrization: Module) -> Layer:
@@ -227,7 +236,7 @@ def parametrize(module: Layer, name: str, parametrization: Module) -> Layer:
         kind = type(parametrization).__name__
         raise TypeError(f"parametrize: parametrization must be a module that computes {name}, got a {kind}.")
     if is_parametrized(module, name):
-        _append(module.parametrizations[name], parametrization)
+        _append(_sources(module)[name], parametrization)
         return module
     variable = module.__dict__.get(name) if isinstance(name, str) else None
     if not isinstance(variable, Variable):
@@ -236,9 +245,9 @@ def parametrize(module: Layer, name: str, parametrization: Module) -> Layer:
     source = _source(variable, parametrization, list(module.__dict__).index(name))
     _swap_class(module, (*_names(module), name))
     del module.__dict__[name]
-    if "parametrizations" not in module.__dict__:
-        module.parametrizations = TrackedDict()
-    module.parametrizations[name] = source
+    if _PLACE not in module.__dict__:
+        setattr(module, _PLACE, TrackedDict())
+    _sources(module)[name] = source
     module.touched()
     return module
 
@@ -269,7 +278,7 @@ def remove_parametrizations(module: Layer, name: str, leave_parametrized: bool =
     """
     if not is_parametrized(module, name):
         raise ValueError(f"remove_parametrizations: {name!r} of {type(module).__name__} is not parametrised.")
-    source = module.parametrizations[name]
+    source = _sources(module)[name]
     variable = source.originals[-1]
     if not leave_parametrized and source._count:
         raise ValueError(
@@ -284,9 +293,9 @@ def remove_parametrizations(module: Layer, name: str, leave_parametrized: bool =
             kind = Parameter if isinstance(variable, Parameter) else Buffer
             variable = kind(value)
     remaining = tuple(n for n in _names(module) if n != name)
-    del module.parametrizations[name]
+    del _sources(module)[name]
     if not remaining:
-        del module.parametrizations
+        delattr(module, _PLACE)
     _swap_class(module, remaining)
     setattr(module, name, variable)
     attributes = list(module.__dict__.items())
@@ -393,13 +402,20 @@ class _Attribute:
         self.name = name
 
     def __get__(self, module: Any, owner: type) -> Any:
-        return self if module is None else Computed(module.__dict__["parametrizations"][self.name])
+        return self if module is None else Computed(_sources(module)[self.name])
 
     def __set__(self, module: Any, value: Any) -> None:
         raise StructureError(
             f"{type(module).__name__}.{self.name} is computed by its parametrisation. Assign an array to "
             f".{self.name}.value, or call nn.remove_parametrizations(layer, {self.name!r}) first."
         )
+
+
+_PLACE = "parametrizations"
+
+
+def _sources(module: Any) -> TrackedDict:
+    return module.__dict__[_PLACE]
 
 
 def _names(module: Any) -> tuple[str, ...]:
@@ -420,7 +436,7 @@ def _class_of(base: type, names: tuple[str, ...]) -> type:
             "__module__": base.__module__,
             "__doc__": base.__doc__,
             "__reduce_ex__": _reduce,
-            "keeps_nothing": base.keeps_nothing,  # type: ignore[attr-defined]
+            "keeps_nothing": vars(base)["keeps_nothing"],
             "_parametrized": names,
             **{name: _Attribute(name) for name in names},
         }
