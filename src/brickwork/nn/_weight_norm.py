@@ -265,13 +265,13 @@ class _OfWeight(Initializer):
 
     def _value(self, rng: np.random.Generator) -> np.ndarray:
         """The weight, or that one of several stacked ones whose number the generator has."""
-        weight = self._weight
-        if weight.is_drawn and not weight.stacked:
-            value = np.asarray(weight.concrete())
+        weight, init = self._weight, self._weight.init
+        if init is None or (weight.is_drawn and not weight.stacked):
+            value = np.asarray(weight.concrete())[(0,) * weight.stacked]
         else:
             shape = weight.known_shape[weight.stacked :]
             seed, stream = rng.bit_generator.state["state"]["key"]
-            value = draw_array(weight.init, seed=int(seed), stream=int(stream), shape=shape, dtype=weight.dtype)
+            value = draw_array(init, seed=int(seed), stream=int(stream), shape=shape, dtype=weight.dtype)
         return value.astype(np.float32) if value.dtype.itemsize < 4 else value
 
 
@@ -299,6 +299,5 @@ class _SingularVector(_OfWeight):
         matrix = _as_matrix(self._value(rng), self.dim)
         v = rng.standard_normal(matrix.shape[1]).astype(matrix.dtype)
         for _ in range(15):
-            u = _unit(matrix @ v, self.eps)
-            v = _unit(matrix.T @ u, self.eps)
-        return (u if self.left else v).astype(dtype)
+            v = _unit(matrix.T @ _unit(matrix @ v, self.eps), self.eps)
+        return (_unit(matrix @ v, self.eps) if self.left else v).astype(dtype)
