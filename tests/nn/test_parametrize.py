@@ -240,6 +240,34 @@ def test_removing(wrap):
     close(layer(X), expected)
 
 
+def test_all_kinds_of_layers():
+    for layer in (nn.BatchNorm1d(), nn.LayerNorm(), nn.GroupNorm(1), nn.RMSNorm()):
+        expected = layer.clone()(X)
+        close(nn.weight_norm(layer)(X), expected)
+    indices = jnp.array([3, 1])
+    layer = nn.Embedding(5, 3)
+    expected = layer(indices)
+    close(nn.weight_norm(layer)(indices), expected)
+
+
+@WRAPS
+def test_a_long_row_of_equal_layers(wrap):
+    """Which is compiled as a loop."""
+    eager = nn.Sequential(*(wrap(nn.Linear(3)) for _ in range(10)))
+    eager.eval()(X)
+    compiled = eager.train().clone()
+    close(eager(X), bw.compile(compiled)(X))
+    for name, value in eager.state_dict().items():
+        close(compiled.state_dict()[name], value)
+
+
+def test_a_plan_of_large_layers_draws_nothing():
+    net = nn.Sequential(nn.spectral_norm(nn.Linear(10_000)), nn.weight_norm(nn.Linear(10)))
+    net.initialize(bw.spec(2, 100_000))
+    assert not any(v.is_drawn for v in net.variables())
+    assert net[0].parametrizations["weight"][0]._v.shape == (100_000,)
+
+
 def test_a_compiled_function_notices():
     layer = nn.Linear(3, in_features=3)
     run = bw.compile(lambda x: layer(x))

@@ -191,7 +191,10 @@ def _normalize_forward(
 def _normalize_backward(
     groups: int, eps: float, saved: _Saved, cotangents: tuple[Array, Array, Array]
 ) -> tuple[Array | None, ...]:
-    """Return the gradients, from two sums over each channel: ``dx = dy * a + (x - mean) * k1 + k0``, with numbers for each channel or group."""
+    """Return the gradients: ``dx = dy * a + (x - mean) * k1 + k0``, with numbers for each channel or group.
+
+    All of them follow from two sums over each channel, which XLA takes in one pass.
+    """
     x, weight, bias, mean, rstd = saved
     dy, dmean, dvar = cotangents
     dtype = mean.dtype
