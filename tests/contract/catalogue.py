@@ -19,6 +19,7 @@ from tests.contract.rows import (
     loss,
     norm,
     pad,
+    parametrize,
     pool,
     resize,
 )
@@ -33,6 +34,7 @@ _FAMILIES = (
     loss,
     norm,
     pad,
+    parametrize,
     pool,
     resize,
 )

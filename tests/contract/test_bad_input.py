@@ -28,7 +28,8 @@ def check_note(error, layer, x):
     """
     notes = [note for note in error.__notes__ if note.startswith("  in net")]
     shown = f"{x.dtype}[{', '.join(map(str, x.shape))}]" if hasattr(x, "shape") else type(x).__name__
-    assert notes == [f"  in net.body.1 ({layer!r}), called with {shown}"]
+    line, *inside = repr(layer).splitlines()
+    assert notes == [f"  in net.body.1 ({line}{')' if inside else ''}), called with {shown}"]
 
 
 def shapes(layer):

@@ -42,7 +42,7 @@ def describe_extra(module: Any) -> str:
 
     ``jax.tree.map`` can make such modules, of shapes or dtypes for example, and they must print too.
     """
-    stacked = [v for v in vars(module).values() if isinstance(v, Variable) and v.stacked]
+    stacked = [v for v in module.variables() if v.stacked]
     try:
         if not stacked:
             return module.extra_repr()

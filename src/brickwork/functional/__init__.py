@@ -38,16 +38,30 @@ from ._activation_softmax import (
     softmax as softmax,
     softmin as softmin,
 )
-from ._conv import conv1d as conv1d, conv2d as conv2d, conv3d as conv3d
+from ._conv import (
+    conv1d as conv1d,
+    conv2d as conv2d,
+    conv3d as conv3d,
+)
 from ._conv_transpose import (
     conv_transpose1d as conv_transpose1d,
     conv_transpose2d as conv_transpose2d,
     conv_transpose3d as conv_transpose3d,
 )
-from ._dropout import dropout as dropout
-from ._embedding import embedding as embedding
-from ._fold import fold as fold, unfold as unfold
-from ._linear import flatten as flatten, linear as linear
+from ._dropout import (
+    dropout as dropout,
+)
+from ._embedding import (
+    embedding as embedding,
+)
+from ._fold import (
+    fold as fold,
+    unfold as unfold,
+)
+from ._linear import (
+    flatten as flatten,
+    linear as linear,
+)
 from ._loss_binary import (
     binary_cross_entropy as binary_cross_entropy,
     binary_cross_entropy_with_logits as binary_cross_entropy_with_logits,
@@ -87,10 +101,25 @@ from ._loss_regression import (
 from ._norm import (
     batch_norm_eval as batch_norm_eval,
     batch_norm_train as batch_norm_train,
-    layer_norm as layer_norm,
     update_running_statistics as update_running_statistics,
 )
-from ._pad import pad as pad
+from ._norm_group import (
+    group_norm as group_norm,
+    instance_norm as instance_norm,
+    instance_norm_train as instance_norm_train,
+)
+from ._norm_layer import (
+    layer_norm as layer_norm,
+    rms_norm as rms_norm,
+)
+from ._norm_response import (
+    cross_map_lrn2d as cross_map_lrn2d,
+    local_response_norm as local_response_norm,
+    normalize as normalize,
+)
+from ._pad import (
+    pad as pad,
+)
 from ._pool_adaptive import (
     adaptive_avg_pool1d as adaptive_avg_pool1d,
     adaptive_avg_pool2d as adaptive_avg_pool2d,

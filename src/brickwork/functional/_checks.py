@@ -301,3 +301,8 @@ def in_float32(function: Callable[..., Array]) -> Callable[..., Array]:
         return function(x.astype(statistics_dtype(x.dtype)), **options).astype(x.dtype)
 
     return wide
+
+
+def epsilon(value: Any, function: str, argument: str = "eps") -> float:
+    """Return a number of at least zero, to be added to a variance, as a ``float``."""
+    return value if type(value) is float and value >= 0 else number(value, function, argument, 0)

@@ -1,9 +1,10 @@
-"""Normalisation."""
+"""Normalisation over a batch."""
 
 from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Hashable
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -11,7 +12,6 @@ import jax.numpy as jnp
 from jax import lax
 
 from ..core._jax import varying_alike
-from ..errors import ShapeMismatchError
 from . import _checks as checks
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ def batch_norm_train(
     bias: Float[ArrayLike, " c"] | None = None,
     eps: float = 1e-5,
     shift: Float[ArrayLike, " c"] | None = None,
+    axis_name: Hashable | tuple[Hashable, ...] | None = None,
 ) -> tuple[Float[Array, "n c *space"], Float[Array, " c"], Float[Array, " c"]]:
     r"""Normalise each channel by its mean and variance over the batch.
 
@@ -37,7 +38,7 @@ def batch_norm_train(
 
     Mean and variance are computed in one pass over the data, and the gradient is a product of
     the data with two numbers per channel. Both are differentiable, any number of times in
-    reverse mode (forward mode alone is not available).
+    reverse mode (forward mode is available with ``axis_name`` only).
 
     Args:
         x: ``(N, C, *)``.
@@ -47,6 +48,8 @@ def batch_norm_train(
         shift: ``(C,)``, numbers near the means, subtracted before squaring so that nothing
             cancels. The result does not depend on it but for rounding. ``None``: the mean over a
             few elements of the batch.
+        axis_name: the name of a mapped axis around, of ``shard_map`` or ``vmap``, or several: mean and
+            variance are then those of the batches of all devices, or lanes, together.
 
     Returns:
         ``(y, mean, var)``: ``y`` of the shape and dtype of ``x``; ``mean`` and ``var`` (biased:
@@ -55,6 +58,7 @@ def batch_norm_train(
     Raises:
         ShapeMismatchError: ``x`` has fewer than two axes, or a vector is not of length ``C``.
         TypeError: ``x`` is not an array of floating-point numbers.
+        NameError: there is no mapped axis of the name ``axis_name`` around.
 
     Example:
         >>> import jax.numpy as jnp
@@ -66,11 +70,14 @@ def batch_norm_train(
     Reference:
         Ioffe and Szegedy, "Batch Normalization", 2015; ``torch.nn.functional.batch_norm``.
     """
-    x, weight, bias = _check_channels(x, weight, bias, "batch_norm_train")
+    eps = checks.epsilon(eps, "batch_norm_train")
+    x, weight, bias = check_channels(x, weight, bias, "batch_norm_train")
     shift = checks.optional_array(shift, "batch_norm_train", "shift")
     if shift is not None:
         checks.require_length(shift, x.shape[1], "batch_norm_train", "shift", "channel", x=x)
-    return _batch_norm_train(x, weight, bias, shift, eps=eps)
+    if axis_name is None:
+        return _batch_norm_train(x, weight, bias, shift, eps=eps)
+    return _batch_norm_together(x, weight, bias, shift, eps=eps, axis_name=axis_name)
 
 
 def batch_norm_eval(
@@ -109,7 +116,8 @@ def batch_norm_eval(
     Reference:
         Ioffe and Szegedy, "Batch Normalization", 2015; ``torch.nn.functional.batch_norm``.
     """
-    x, weight, bias = _check_channels(x, weight, bias, "batch_norm_eval")
+    eps = checks.epsilon(eps, "batch_norm_eval")
+    x, weight, bias = check_channels(x, weight, bias, "batch_norm_eval")
     mean = checks.to_array(mean, "batch_norm_eval", "mean")
     var = checks.to_array(var, "batch_norm_eval", "var")
     channels = x.shape[1]
@@ -119,80 +127,8 @@ def batch_norm_eval(
     return _batch_norm_eval(x, mean, var, weight, bias, eps=eps)
 
 
-def layer_norm(
-    x: Float[ArrayLike, "*batch features"],
-    normalized_shape: int | tuple[int, ...],
-    weight: Float[ArrayLike, " features"] | None = None,
-    bias: Float[ArrayLike, " features"] | None = None,
-    eps: float = 1e-5,
-) -> Float[Array, "*batch features"]:
-    r"""Normalise each example by the mean and variance of its own features.
-
-    .. math:: y = \frac{x - \mathrm{E}[x]}{\sqrt{\mathrm{Var}[x] + \epsilon}} \gamma + \beta
-
-    Args:
-        x: ``(*, *normalized_shape)``; any number of leading axes.
-        normalized_shape: the sizes of the trailing axes to normalise over; an int for one axis.
-        weight: the scale :math:`\gamma`, of shape ``normalized_shape``, or ``None``.
-        bias: the offset :math:`\beta`, of shape ``normalized_shape``, or ``None``.
-        eps: added to the variance.
-
-    Returns:
-        Array of the shape and dtype of ``x``; half-precision input is computed in float32.
-
-    Raises:
-        ShapeMismatchError: the trailing axes of ``x`` are not ``normalized_shape``, or ``weight``
-            or ``bias`` is of another shape.
-        TypeError: ``x`` is not an array of floating-point numbers.
-
-    Example:
-        >>> import jax.numpy as jnp
-        >>> from brickwork import functional as F
-        >>> F.layer_norm(jnp.array([[1.0, 3.0]]), 2, eps=0.0).tolist()
-        [[-1.0, 1.0]]
-
-    Reference:
-        Ba, Kiros and Hinton, "Layer Normalization", 2016; ``torch.nn.functional.layer_norm``.
-    """
-    x = checks.to_array(x, "layer_norm", "x")
-    weight = checks.optional_array(weight, "layer_norm", "weight")
-    bias = checks.optional_array(bias, "layer_norm", "bias")
-    checks.require_inexact(x, "layer_norm", "x")
-    if type(normalized_shape) is not tuple:
-        normalized_shape = _as_shape(normalized_shape)
-    rank = len(normalized_shape)
-    if not rank or x.shape[-rank:] != normalized_shape:
-        _wrong_trailing(x, normalized_shape)
-    for name, v in (("weight", weight), ("bias", bias)):
-        if v is not None and v.shape != normalized_shape:
-            checks.shape_error(
-                "layer_norm",
-                f"{name} must have shape {normalized_shape}, the normalized_shape.",
-                f"Check {name}.",
-                **{name: v},
-            )
-    return _layer_norm(x, weight, bias, rank=rank, eps=eps)
-
-
-def _as_shape(normalized_shape: Any) -> tuple[int, ...]:
-    if isinstance(normalized_shape, (tuple, list)):
-        return tuple(normalized_shape)
-    return (checks.integer(normalized_shape, "layer_norm", "normalized_shape", 1),)
-
-
-def _wrong_trailing(x: Array, expected: tuple[int, ...]) -> None:
-    if not expected:
-        raise ShapeMismatchError("layer_norm: normalized_shape must name at least one axis, got ().")
-    if len(expected) == 1 and x.ndim:
-        problem = (
-            f"x has {x.shape[-1]} features in its last axis, but normalized_shape {expected} expects {expected[0]}."
-        )
-    else:
-        problem = f"the trailing axes of x must have the sizes {expected} (normalized_shape)."
-    checks.shape_error("layer_norm", problem, "Check the data, or the layer's sizes.", x=x)
-
-
-def _check_channels(x: Any, weight: Any, bias: Any, function: str) -> tuple[Array, Array | None, Array | None]:
+def check_channels(x: Any, weight: Any, bias: Any, function: str) -> tuple[Array, Array | None, Array | None]:
+    """The arrays, for a function that treats every channel of ``x`` in axis 1 on its own."""
     x = checks.to_array(x, function, "x")
     weight = checks.optional_array(weight, function, "weight")
     bias = checks.optional_array(bias, function, "bias")
@@ -246,13 +182,38 @@ def _batch_norm_eval(
 def _batch_norm_train(
     x: Array, weight: Array | None, bias: Array | None, shift: Array | None, *, eps: float
 ) -> tuple[Array, Array, Array]:
+    return _normalize(eps, *varying_alike(x, weight, bias, _near_mean(x, shift)))
+
+
+@functools.partial(jax.jit, static_argnames=("eps", "axis_name"))
+def _batch_norm_together(
+    x: Array, weight: Array | None, bias: Array | None, shift: Array | None, *, eps: float, axis_name: Any
+) -> tuple[Array, Array, Array]:
+    """As ``_batch_norm_train``, over all devices; JAX finds the gradient, with the collectives that belong to it."""
+    shift = _near_mean(x, shift)
+    mean, var = _moments(x, shift)
+    whole = lax.pmean(mean, axis_name)
+    var = lax.pmean(var + jnp.square(mean - whole), axis_name)
+    return _batch_norm_eval(x, whole, var, weight, bias, eps=eps), whole, var
+
+
+def _near_mean(x: Array, shift: Array | None) -> Array:
+    """Numbers near the means of the channels: given ones, or the means of a few elements."""
     dtype = checks.statistics_dtype(x.dtype)
     if shift is None:
         per_sample = max(math.prod(x.shape[2:]), 1)
         few = x[: -(-_SHIFT_SAMPLES // per_sample)].astype(dtype)
         shift = _channel_sum(few) / max(few.size // max(x.shape[1], 1), 1)
-    shift = lax.stop_gradient(shift.astype(dtype))
-    return _normalize(eps, *varying_alike(x, weight, bias, shift))
+    return lax.stop_gradient(shift.astype(dtype))
+
+
+def _moments(x: Array, shift: Array) -> tuple[Array, Array]:
+    """Mean and biased variance of each channel, in one pass over what ``shift`` brings close to zero."""
+    count = x.size // max(x.shape[1], 1)
+    shifted = x.astype(shift.dtype) - _along_channels(shift, x)
+    offset = _channel_sum(shifted) / count
+    var = jnp.maximum(_channel_sum(shifted * shifted) / count - offset * offset, 0)
+    return offset + shift, var
 
 
 def _normalize_plain(
@@ -264,14 +225,9 @@ def _normalize_plain(
 def _normalize_forward(
     eps: float, x: Array, weight: Array | None, bias: Array | None, shift: Array
 ) -> tuple[tuple[Array, Array, Array], _Saved]:
-    wide = x.astype(shift.dtype)
-    count = x.size // max(x.shape[1], 1)
-    shifted = wide - _along_channels(shift, x)
-    offset = _channel_sum(shifted) / count
-    var = jnp.maximum(_channel_sum(shifted * shifted) / count - offset * offset, 0)
-    mean = offset + shift
+    mean, var = _moments(x, shift)
     rstd = lax.rsqrt(var + eps)
-    y = _affine(wide - _along_channels(mean, x), rstd, weight, bias).astype(x.dtype)
+    y = _affine(x.astype(shift.dtype) - _along_channels(mean, x), rstd, weight, bias).astype(x.dtype)
     return (y, mean, var), (x, weight, bias, mean, rstd)
 
 
@@ -299,20 +255,6 @@ def _normalize_backward(eps: float, saved: _Saved, cotangents: tuple[Array, Arra
 
 _normalize = jax.custom_vjp(_normalize_plain, nondiff_argnums=(0,))
 _normalize.defvjp(_normalize_forward, _normalize_backward)
-
-
-@functools.partial(jax.jit, static_argnames=("rank", "eps"))
-def _layer_norm(x: Array, weight: Array | None, bias: Array | None, *, rank: int, eps: float) -> Array:
-    dtype = checks.statistics_dtype(x.dtype)
-    wide = x.astype(dtype)
-    axes = tuple(range(-rank, 0))
-    centred = wide - wide.mean(axes, keepdims=True)
-    y = centred * lax.rsqrt((centred * centred).mean(axes, keepdims=True) + eps)
-    if weight is not None:
-        y = y * weight.astype(dtype)
-    if bias is not None:
-        y = y + bias.astype(dtype)
-    return y.astype(x.dtype)
 
 
 @functools.partial(jax.jit, static_argnames=("count", "momentum"))

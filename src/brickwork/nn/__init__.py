@@ -1,7 +1,12 @@
 """Layers and containers."""
 
-from ..core import Buffer as Buffer, Parameter as Parameter
-from ..module import Module as Module
+from ..core import (
+    Buffer as Buffer,
+    Parameter as Parameter,
+)
+from ..module import (
+    Module as Module,
+)
 from ._activation import (
     CELU as CELU,
     ELU as ELU,
@@ -36,17 +41,34 @@ from ._activation_softmax import (
     Softmax2d as Softmax2d,
     Softmin as Softmin,
 )
-from ._containers import Sequential as Sequential
-from ._conv import Conv1d as Conv1d, Conv2d as Conv2d, Conv3d as Conv3d
+from ._containers import (
+    Sequential as Sequential,
+)
+from ._conv import (
+    Conv1d as Conv1d,
+    Conv2d as Conv2d,
+    Conv3d as Conv3d,
+)
 from ._conv_transpose import (
     ConvTranspose1d as ConvTranspose1d,
     ConvTranspose2d as ConvTranspose2d,
     ConvTranspose3d as ConvTranspose3d,
 )
-from ._dropout import Dropout as Dropout
-from ._embedding import Embedding as Embedding
-from ._fold import Fold as Fold, Unfold as Unfold
-from ._linear import Flatten as Flatten, Identity as Identity, Linear as Linear
+from ._dropout import (
+    Dropout as Dropout,
+)
+from ._embedding import (
+    Embedding as Embedding,
+)
+from ._fold import (
+    Fold as Fold,
+    Unfold as Unfold,
+)
+from ._linear import (
+    Flatten as Flatten,
+    Identity as Identity,
+    Linear as Linear,
+)
 from ._loss_classification import (
     BCELoss as BCELoss,
     BCEWithLogitsLoss as BCEWithLogitsLoss,
@@ -82,7 +104,24 @@ from ._loss_regression import (
 from ._norm import (
     BatchNorm1d as BatchNorm1d,
     BatchNorm2d as BatchNorm2d,
+    BatchNorm3d as BatchNorm3d,
+)
+from ._norm_group import (
+    CrossMapLRN2d as CrossMapLRN2d,
+    GroupNorm as GroupNorm,
+    LocalResponseNorm as LocalResponseNorm,
+)
+from ._norm_instance import (
+    InstanceNorm1d as InstanceNorm1d,
+    InstanceNorm2d as InstanceNorm2d,
+    InstanceNorm3d as InstanceNorm3d,
+)
+from ._norm_layer import (
     LayerNorm as LayerNorm,
+    RMSNorm as RMSNorm,
+)
+from ._norm_sync import (
+    SyncBatchNorm as SyncBatchNorm,
 )
 from ._pad import (
     CircularPad1d as CircularPad1d,
@@ -100,6 +139,11 @@ from ._pad import (
     ZeroPad1d as ZeroPad1d,
     ZeroPad2d as ZeroPad2d,
     ZeroPad3d as ZeroPad3d,
+)
+from ._parametrize import (
+    is_parametrized as is_parametrized,
+    parametrize as parametrize,
+    remove_parametrizations as remove_parametrizations,
 )
 from ._pool_adaptive import (
     AdaptiveAvgPool1d as AdaptiveAvgPool1d,
@@ -129,7 +173,9 @@ from ._pool_max import (
     MaxUnpool2d as MaxUnpool2d,
     MaxUnpool3d as MaxUnpool3d,
 )
-from ._repeat import Repeat as Repeat
+from ._repeat import (
+    Repeat as Repeat,
+)
 from ._resize import (
     ChannelShuffle as ChannelShuffle,
     PixelShuffle as PixelShuffle,
@@ -137,4 +183,8 @@ from ._resize import (
     Upsample as Upsample,
     UpsamplingBilinear2d as UpsamplingBilinear2d,
     UpsamplingNearest2d as UpsamplingNearest2d,
+)
+from ._weight_norm import (
+    spectral_norm as spectral_norm,
+    weight_norm as weight_norm,
 )

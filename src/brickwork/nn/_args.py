@@ -12,6 +12,7 @@ from ..functional import _checks as checks
 P = ParamSpec("P")
 Layer = TypeVar("Layer")
 
+epsilon = checks.epsilon
 integer = checks.integer
 number = checks.number
 nonzero = checks.nonzero

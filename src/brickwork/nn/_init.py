@@ -78,5 +78,5 @@ class normal_but_row(Initializer):
 def follow_weight(bias: Parameter | None, weight: Parameter) -> None:
     """Let the bias's first values depend on this weight: another may have taken the old one's place."""
     initializer = None if bias is None else bias.init
-    if isinstance(initializer, fan_in_uniform):
+    if isinstance(initializer, fan_in_uniform) and isinstance(weight, Parameter):  # not a parametrised one
         initializer.follow(weight)

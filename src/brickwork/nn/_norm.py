@@ -1,8 +1,9 @@
-"""Normalisation layers."""
+"""Normalisation of channels over a batch."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Hashable
 from typing import TYPE_CHECKING, Any
 
 import jax.numpy as jnp
@@ -14,7 +15,6 @@ from ..functional import (
     _checks as checks,
     batch_norm_eval,
     batch_norm_train,
-    layer_norm,
     update_running_statistics,
 )
 from ..init import ones, zeros
@@ -25,7 +25,85 @@ if TYPE_CHECKING:
     from jaxtyping import Array, Float
 
 
-class _BatchNorm(Module):
+class ChannelNorm(Module):
+    """What BatchNorm and InstanceNorm have in common: numbers for each channel."""
+
+    _affine = True  # the default
+    _given: int | None = None  # num_features, where nothing else keeps it
+
+    def _declare(
+        self,
+        num_features: int | None,
+        eps: float,
+        momentum: float | None,
+        affine: bool,
+        track_running_stats: bool,
+        bias: bool,
+        dtype: Any,
+    ) -> None:
+        name = type(self).__name__
+        n = args.optional_size(num_features, name, "num_features")
+        self.eps = args.epsilon(eps, name)
+        self.momentum = None if momentum is None else args.number(momentum, name, "momentum")
+        track, both = bool(track_running_stats), bool(affine and bias)
+        self.weight = Parameter(shape=(n,), dtype=dtype, init=ones()) if affine else None
+        self.bias = Parameter(shape=(n,), dtype=dtype, init=zeros()) if both else None
+        wide = checks.statistics_dtype(jnp.dtype(dtype))
+        self.running_mean = Buffer(shape=(n,), dtype=wide, init=zeros()) if track else None
+        self.running_var = Buffer(shape=(n,), dtype=wide, init=ones()) if track else None
+        self.num_batches_tracked = Buffer(jnp.zeros((), jnp.int32)) if track else None
+        if n is not None and not affine and not track:
+            self._given = n
+
+    @property
+    def num_features(self) -> int | None:
+        """Number of channels; ``None`` while it is not known, or where nothing depends on it."""
+        sized = self.running_mean if self.weight is None else self.weight
+        return self._given if sized is None else sized.shape[0]
+
+    def _channel_axis(self, x: Any) -> int:
+        return 1
+
+    def _require_axes(self, x: Any) -> None:
+        raise TypeError(f"{type(self).__name__} must define _require_axes")
+
+    def build(self, x: Any) -> None:
+        """Take the number of channels from their axis."""
+        checks.shape_of(x, type(self).__name__)
+        self._require_axes(x)
+        for variable in (self.weight, self.bias, self.running_mean, self.running_var):
+            if variable is not None and variable.shape[0] is None:
+                variable.shape = (x.shape[self._channel_axis(x)],)
+
+    def _checked(self, x: Any) -> Any:
+        """The input as an array with the right axes."""
+        x = checks.to_array(x, type(self).__name__, "x")
+        self._require_axes(x)
+        known, axis = self.num_features, self._channel_axis(x)
+        if known is not None and x.shape[axis] != known:
+            checks.shape_error(
+                type(self).__name__,
+                f"x must have {known} channels in axis {axis}, as the layer was given or has seen before, "
+                f"not {x.shape[axis]}.",
+                "Check the data, or make a new layer.",
+                x=x,
+            )
+        return x
+
+    def extra_repr(self) -> str:
+        rest = args.options(self, eps=1e-5, momentum=0.1)
+        affine = "" if (self.weight is not None) == self._affine else f", affine={not self._affine}"
+        bias = "" if (self.weight is None) == (self.bias is None) else ", bias=False"
+        tracked = self.running_mean is not None
+        track = "" if tracked == self._affine else f", track_running_stats={tracked}"
+        depends = self.num_features is not None or self.weight is not None or tracked
+        size = args.show(self.num_features) if depends else ""
+        return f"{size}{rest}{affine}{bias}{track}".removeprefix(", ")
+
+
+class BatchNorm(ChannelNorm):
+    """What all BatchNorms have in common."""
+
     _axes: tuple[str, ...] = ()  # what the input may look like
 
     @args.torch_order("num_features", "eps", "momentum", "affine", "track_running_stats")
@@ -37,39 +115,17 @@ class _BatchNorm(Module):
         momentum: float | None = 0.1,
         affine: bool = True,
         track_running_stats: bool = True,
+        bias: bool = True,
         dtype: Any = jnp.float32,
     ) -> None:
-        n = args.optional_size(num_features, type(self).__name__, "num_features")
-        self.eps = float(eps)
-        self.momentum = None if momentum is None else float(momentum)
-        self.weight = Parameter(shape=(n,), dtype=dtype, init=ones()) if affine else None
-        self.bias = Parameter(shape=(n,), dtype=dtype, init=zeros()) if affine else None
-        wide = checks.statistics_dtype(jnp.dtype(dtype))
-        track = bool(track_running_stats)
-        self.running_mean = Buffer(shape=(n,), dtype=wide, init=zeros()) if track else None
-        self.running_var = Buffer(shape=(n,), dtype=wide, init=ones()) if track else None
-        self.num_batches_tracked = Buffer(jnp.zeros((), jnp.int32)) if track else None
-
-    @property
-    def num_features(self) -> int | None:
-        """Number of channels; ``None`` while it is not known, or where nothing depends on it."""
-        sized = self.running_mean if self.weight is None else self.weight
-        return None if sized is None else sized.shape[0]
-
-    def build(self, x: Any) -> None:
-        """Take the number of channels from axis 1."""
-        checks.shape_of(x, type(self).__name__)
-        self._require_axes(x)
-        for variable in (self.weight, self.bias, self.running_mean, self.running_var):
-            if variable is not None and variable.shape[0] is None:
-                variable.shape = (x.shape[1],)
+        self._declare(num_features, eps, momentum, affine, track_running_stats, bias, dtype)
 
     def _require_axes(self, x: Any) -> None:
         name, rank = type(self).__name__, len(x.shape)
         if rank in [len(axes) for axes in self._axes]:
             return
         forms = " or ".join(f"({', '.join(axes)})" for axes in self._axes)
-        fix = {2: "BatchNorm1d", 3: "BatchNorm1d", 4: "BatchNorm2d"}.get(rank)
+        fix = {2: "BatchNorm1d", 3: "BatchNorm1d", 4: "BatchNorm2d", 5: "BatchNorm3d"}.get(rank)
         checks.shape_error(
             name,
             f"x must have the axes {forms}, not {rank} axes.",
@@ -77,28 +133,23 @@ class _BatchNorm(Module):
             x=x,
         )
 
+    def _together(self, x: Any) -> tuple[Hashable, ...]:
+        """The names of the mapped axes over which the batch is to be seen as one."""
+        return ()
+
     def forward(self, x: Float[Array, "n c *space"]) -> Float[Array, "n c *space"]:
         """Normalise, and in training mode move the running statistics."""
-        x = checks.to_array(x, type(self).__name__, "x")
-        self._require_axes(x)
-        known = self.num_features
-        if known is not None and x.shape[1] != known:
-            checks.shape_error(
-                type(self).__name__,
-                f"x must have {known} channels in axis 1, as the layer was given or has seen before, not {x.shape[1]}.",
-                "Check the data, or make a new layer.",
-                x=x,
-            )
+        x = self._checked(x)
         mean, var, tracked = self.running_mean, self.running_var, self.num_batches_tracked
-        if mean is None or var is None or tracked is None:
-            self._require_several(x)
-            return batch_norm_train(x, self.weight, self.bias, self.eps)[0]
-        if not self.training:
+        if not self.training and mean is not None and var is not None:
             return batch_norm_eval(x, mean, var, self.weight, self.bias, self.eps)
-        count = self._require_several(x)
-        y, batch_mean, batch_var = batch_norm_train(x, self.weight, self.bias, self.eps)
-        if count:
-            batch_mean, batch_var, count = _pooled(mean, batch_mean, batch_var, count)
+        axes = self._together(x)
+        count = self._require_several(x, axes)
+        y, batch_mean, batch_var = batch_norm_train(
+            x, self.weight, self.bias, self.eps, axis_name=axes if axes else None
+        )
+        if count and mean is not None and var is not None and tracked is not None:
+            batch_mean, batch_var, count = _pooled(mean, batch_mean, batch_var, count, axes)
             mean.value, var.value, tracked.value = update_running_statistics(
                 mean.value,
                 var.value,
@@ -110,9 +161,11 @@ class _BatchNorm(Module):
             )
         return y
 
-    def _require_several(self, x: Any) -> int:
+    def _require_several(self, x: Any, axes: tuple[Hashable, ...]) -> int:
         """Return the number of values per channel; one is too few to train with."""
         count = math.prod(x.shape) // max(x.shape[1], 1)
+        if axes:
+            count *= lax.psum(1, axes)
         if self.training and count == 1:
             raise ValueError(
                 f"{type(self).__name__}: expected more than 1 value per channel when training, "
@@ -120,23 +173,17 @@ class _BatchNorm(Module):
             )
         return count
 
-    def extra_repr(self) -> str:
-        rest = args.options(self, eps=1e-5, momentum=0.1)
-        affine = "" if self.weight is not None else ", affine=False"
-        track = "" if self.running_mean is not None else ", track_running_stats=False"
-        return f"{args.show(self.num_features)}{rest}{affine}{track}"
 
-
-def _pooled(running: Buffer, mean: Any, var: Any, count: int) -> tuple[Any, Any, int]:
+def _pooled(running: Buffer, mean: Any, var: Any, count: int, done: tuple[Hashable, ...]) -> tuple[Any, Any, int]:
     """Mean and biased variance of a batch over all lanes of the mapped axes around, as if they were one batch."""
-    axes = lane_axes(running, mean)
+    axes = tuple(name for name in lane_axes(running, mean) if name not in done)
     if not axes:
         return mean, var, count
     whole = lax.pmean(mean, axes)
     return whole, lax.pmean(var + jnp.square(mean - whole), axes), count * lax.psum(1, axes)
 
 
-class BatchNorm1d(_BatchNorm):
+class BatchNorm1d(BatchNorm):
     r"""Normalise each feature by its mean and variance over the batch.
 
     .. math:: y = \frac{x - \mu_c}{\sqrt{\sigma_c^2 + \epsilon}} \gamma_c + \beta_c
@@ -152,6 +199,7 @@ class BatchNorm1d(_BatchNorm):
         affine: whether there are :math:`\gamma` and :math:`\beta`.
         track_running_stats: whether there are running statistics; without them those of the
             batch are used in evaluation mode too.
+        bias: whether there is :math:`\beta`, where there is :math:`\gamma`.
         dtype: of the parameters; statistics are at least float32.
 
     Shape:
@@ -180,7 +228,7 @@ class BatchNorm1d(_BatchNorm):
     _axes = ("NC", "NCL")
 
 
-class BatchNorm2d(_BatchNorm):
+class BatchNorm2d(BatchNorm):
     r"""Normalise each channel of images by its mean and variance over the batch.
 
     .. math:: y = \frac{x - \mu_c}{\sqrt{\sigma_c^2 + \epsilon}} \gamma_c + \beta_c
@@ -196,6 +244,7 @@ class BatchNorm2d(_BatchNorm):
         affine: whether there are :math:`\gamma` and :math:`\beta`.
         track_running_stats: whether there are running statistics; without them those of the
             batch are used in evaluation mode too.
+        bias: whether there is :math:`\beta`, where there is :math:`\gamma`.
         dtype: of the parameters; statistics are at least float32.
 
     Shape:
@@ -224,95 +273,46 @@ class BatchNorm2d(_BatchNorm):
     _axes = ("NCHW",)
 
 
-class LayerNorm(Module):
-    r"""Normalise each example by the mean and variance of its own features.
+class BatchNorm3d(BatchNorm):
+    r"""Normalise each channel of volumes by its mean and variance over the batch.
 
-    .. math:: y = \frac{x - \mathrm{E}[x]}{\sqrt{\mathrm{Var}[x] + \epsilon}} \gamma + \beta
+    .. math:: y = \frac{x - \mu_c}{\sqrt{\sigma_c^2 + \epsilon}} \gamma_c + \beta_c
+
+    In training mode :math:`\mu` and :math:`\sigma^2` are those of the batch, and running
+    statistics are moved towards them: :math:`\hat\mu \gets (1 - m) \hat\mu + m \mu`, likewise
+    for the variance, without bias. In evaluation mode the running statistics are used.
 
     Args:
-        normalized_shape: sizes of the trailing axes to normalise over, an int or a tuple; the
-            last axis of the first input when not given.
+        num_features: number of channels; taken from the first input when not given.
         eps: added to the variance.
-        elementwise_affine: whether there are :math:`\gamma` and :math:`\beta`.
-        bias: whether there is :math:`\beta`.
-        dtype: of the parameters.
+        momentum: the weight :math:`m` of the batch; ``None``: the plain average over all batches.
+        affine: whether there are :math:`\gamma` and :math:`\beta`.
+        track_running_stats: whether there are running statistics; without them those of the
+            batch are used in evaluation mode too.
+        bias: whether there is :math:`\beta`, where there is :math:`\gamma`.
+        dtype: of the parameters; statistics are at least float32.
 
     Shape:
-        ``(*, *normalized_shape)``; the output has the shape of the input.
+        ``(N, C, D, H, W)``; the output has the shape of the input.
 
     Parameters:
-        weight: :math:`\gamma`, of shape ``normalized_shape``, ones.
-        bias: :math:`\beta`, of shape ``normalized_shape``, zeros.
+        weight: :math:`\gamma`, ``(C,)``, ones.
+        bias: :math:`\beta`, ``(C,)``, zeros.
+        running_mean: buffer ``(C,)``, zeros.
+        running_var: buffer ``(C,)``, ones.
+        num_batches_tracked: buffer ``()``, int32, zero.
 
     Example:
         >>> import jax.numpy as jnp
         >>> from brickwork import nn
-        >>> layer = nn.LayerNorm()
-        >>> layer(jnp.ones((2, 5, 16))).shape
-        (2, 5, 16)
+        >>> layer = nn.BatchNorm3d()
+        >>> layer(jnp.ones((4, 6, 2, 8, 8))).shape
+        (4, 6, 2, 8, 8)
         >>> layer
-        LayerNorm(16)
+        BatchNorm3d(6)
 
     Reference:
-        Ba, Kiros and Hinton, "Layer Normalization", 2016; ``torch.nn.LayerNorm``.
+        Ioffe and Szegedy, "Batch Normalization", 2015; ``torch.nn.BatchNorm3d``.
     """
 
-    @args.torch_order("normalized_shape", "eps", "elementwise_affine", "bias")
-    def __init__(
-        self,
-        *,
-        normalized_shape: int | tuple[int, ...] | None = None,
-        eps: float = 1e-5,
-        elementwise_affine: bool = True,
-        bias: bool = True,
-        dtype: Any = jnp.float32,
-    ) -> None:
-        self._given = _sizes(normalized_shape)
-        shape = self._given or (None,)
-        self.eps = float(eps)
-        both = elementwise_affine and bias
-        self.weight = Parameter(shape=shape, dtype=dtype, init=ones()) if elementwise_affine else None
-        self.bias = Parameter(shape=shape, dtype=dtype, init=zeros()) if both else None
-
-    @property
-    def normalized_shape(self) -> tuple[int | None, ...]:
-        """Sizes of the axes normalised over; ``(None,)`` while that is not known."""
-        return (self._given or (None,)) if self.weight is None else self.weight.shape
-
-    def build(self, x: Any) -> None:
-        """Take the number of features from the last axis."""
-        shape = checks.shape_of(x, "LayerNorm")
-        for variable in (self.weight, self.bias):
-            if variable is not None and shape and None in variable.shape:
-                variable.shape = shape[-1:]
-
-    def forward(self, x: Float[Array, "*batch features"]) -> Float[Array, "*batch features"]:
-        """Normalise."""
-        known = self.normalized_shape
-        if not checks.shape_of(x, "LayerNorm"):
-            problem = "x is a scalar, but its last axis must hold the features."
-            checks.shape_error("LayerNorm", problem, "Pass x[None].", x=jnp.asarray(x))
-        shape = tuple(n for n in known if n is not None)
-        if len(shape) < len(known):  # not known, and no parameter depends on it
-            shape = checks.shape_of(x, "LayerNorm")[-1:]
-        return layer_norm(x, shape, self.weight, self.bias, self.eps)
-
-    def extra_repr(self) -> str:
-        sizes = ", ".join(map(args.show, self.normalized_shape))
-        if len(self.normalized_shape) > 1:
-            sizes = f"({sizes})"
-        if self.weight is None:
-            rest = ", elementwise_affine=False"
-        else:
-            rest = "" if self.bias is not None else ", bias=False"
-        return sizes + args.options(self, eps=1e-5) + rest
-
-
-def _sizes(normalized_shape: Any) -> tuple[int, ...] | None:
-    if normalized_shape is None:
-        return None
-    if not isinstance(normalized_shape, (tuple, list)):
-        return (args.size(normalized_shape, "LayerNorm", "normalized_shape"),)
-    if not normalized_shape:
-        raise ValueError("LayerNorm: normalized_shape must name at least one axis, got ().")
-    return tuple(args.size(n, "LayerNorm", "normalized_shape") for n in normalized_shape)
+    _axes = ("NCDHW",)
