@@ -12,6 +12,7 @@ from ._activation import (
     softmax as softmax,
     tanh as tanh,
 )
+from ._attention import scaled_dot_product_attention as scaled_dot_product_attention
 from ._conv import conv2d as conv2d
 from ._dropout import dropout as dropout
 from ._embedding import embedding as embedding
