@@ -24,3 +24,8 @@ from ._norm import (
     update_running_statistics as update_running_statistics,
 )
 from ._pool import avg_pool2d as avg_pool2d, max_pool2d as max_pool2d
+from ._positions import (
+    apply_rotary as apply_rotary,
+    rotary_tables as rotary_tables,
+    sinusoidal_positions as sinusoidal_positions,
+)
