@@ -9,6 +9,8 @@ from ._activation import (
     Softmax as Softmax,
     Tanh as Tanh,
 )
+from ._attention import MultiheadAttention as MultiheadAttention
+from ._cache import KVCache as KVCache
 from ._containers import Sequential as Sequential
 from ._conv import Conv2d as Conv2d
 from ._dropout import Dropout as Dropout
@@ -20,4 +22,12 @@ from ._norm import (
     LayerNorm as LayerNorm,
 )
 from ._pool import AvgPool2d as AvgPool2d, MaxPool2d as MaxPool2d
+from ._positions import RotaryEmbedding as RotaryEmbedding, SinusoidalPositions as SinusoidalPositions
 from ._repeat import Repeat as Repeat
+from ._transformer import (
+    Transformer as Transformer,
+    TransformerDecoder as TransformerDecoder,
+    TransformerDecoderLayer as TransformerDecoderLayer,
+    TransformerEncoder as TransformerEncoder,
+    TransformerEncoderLayer as TransformerEncoderLayer,
+)
