@@ -9,10 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from tests.contract.row import Row as Row
-from tests.contract.rows import activation, containers, conv, dropout, embedding, linear, norm, pool
+from tests.contract.rows import activation, attention, containers, conv, dropout, embedding, linear, norm, pool
 
 _FAMILIES = (
     activation,
+    attention,
     containers,
     conv,
     dropout,

@@ -128,8 +128,11 @@ class MultiheadAttention(Module):
 
     def build(self, query: Any, key: Any, value: Any, *_: Any, **__: Any) -> None:
         """Take E from the last axis of the query."""
-        self._require(query, key, value)
-        e = checks.shape_of(query, _NAME, "query")[-1]
+        named = {"query": query, "key": key, "value": value}
+        for name, x in named.items():
+            checks.shape_of(x, _NAME, name)
+        self._require_shapes(named)
+        e = query.shape[-1]
         if self.in_proj_weight is not None:
             self.in_proj_weight.shape = (3 * e, e)
         else:
@@ -170,10 +173,13 @@ class MultiheadAttention(Module):
                 query sees the positions before its own and itself; S is the ``max_length`` of the cache.
         """
         same = (query is key and key is value, key is value)
-        arrays = self._require(query, key, value)
-        unbatched = arrays[0].ndim == 2
-        if unbatched:
-            arrays = [x[None] for x in arrays]
+        named = {"query": query, "key": key, "value": value}
+        named = {name: checks.to_array(x, _NAME, name) for name, x in named.items()}
+        for name, x in named.items():
+            checks.require_inexact(x, _NAME, name)
+        self._require_shapes(named)
+        unbatched = named["query"].ndim == 2
+        arrays = [x[None] if unbatched else x for x in named.values()]
         first = self.batch_first or unbatched
         q, k, v = self._project(*arrays, same=same, batch_first=first)
         visible, causal, weighted = None, _flag(is_causal, "is_causal"), _flag(need_weights, "need_weights")
@@ -197,16 +203,13 @@ class MultiheadAttention(Module):
         y = self.out_proj(merge_heads(y, batch_first=first))
         return (y[0], None if weights is None else weights[0]) if unbatched else (y, weights)
 
-    def _require(self, query: Any, key: Any, value: Any) -> list[Array]:
-        """Check what can be checked before computing."""
-        named = {"query": query, "key": key, "value": value}
-        arrays = [checks.to_array(x, _NAME, name) for name, x in named.items()]
-        q, k, v = arrays
-        for name, x in zip(named, arrays, strict=True):
-            checks.require_inexact(x, _NAME, name)
+    def _require_shapes(self, named: dict[str, Any]) -> None:
+        """Check the shapes of query, key and value."""
+        q, k, v = named.values()
+        for name, x in named.items():
             if x.ndim not in (2, 3) or x.ndim != q.ndim:
                 axes = "(N, L, E)" if self.batch_first else "(L, N, E)"
-                problem = f"{name} must have 3 axes {axes}, or 2 axes (L, E) as all three then, not {x.ndim}."
+                problem = f"{name} must have 3 axes {axes}, or all of them 2 axes (L, E), not {x.ndim}."
                 checks.shape_error(_NAME, problem, "Add the missing axes, or reshape the data.", **{name: x})
         e = self.embed_dim or q.shape[-1]
         if e % self.num_heads:
@@ -215,7 +218,7 @@ class MultiheadAttention(Module):
         widths = (e, e, e)
         if self.in_proj_weight is None:
             widths = (e, self.k_proj_weight.shape[1] or e, self.v_proj_weight.shape[1] or e)
-        for (name, x), width in zip(zip(named, arrays, strict=True), widths, strict=True):
+        for (name, x), width in zip(named.items(), widths, strict=True):
             if x.shape[-1] != width:
                 option = {"query": "embed_dim", "key": "kdim", "value": "vdim"}[name]
                 problem = f"{name} has {x.shape[-1]} features in its last axis, but {width} are expected."
@@ -225,8 +228,7 @@ class MultiheadAttention(Module):
         if k.shape[:-1] != v.shape[:-1] or (q.ndim == 3 and q.shape[batch] != k.shape[batch]):
             problem = f"key and value must have one length, and all three one batch size (axis {batch})."
             fix = "Check the data, and batch_first."
-            checks.shape_error(_NAME, problem, fix, query=q, key=k, value=v)
-        return arrays
+            checks.shape_error(_NAME, problem, fix, **named)
 
     def _project(
         self, query: Array, key: Array, value: Array, *, same: tuple[bool, bool], batch_first: bool
