@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 _NAME = "scaled_dot_product_attention"
 _LONG = 1 << 26  # from so many probabilities on, they are computed again in the backward pass
 _CHUNK = 1 << 22  # how many probabilities are held at a time then
+_FEWEST_ROWS = 64  # of queries, though, so that there is something to multiply
 
 
 class _Form(NamedTuple):
@@ -265,11 +266,11 @@ def _probabilities(form: _Form, q: Array, k: Array, mask: Array | None, first: A
     if form.causal:
         rows, columns = (lax.broadcasted_iota(jnp.int32, form.full[-2:], axis) for axis in (0, 1))
         s = s + jnp.where(columns <= rows + first, 0, -jnp.inf).astype(s.dtype)
-    # Where everything is masked, all exponentials are zero, and so is what they are divided by but for these two
-    # limits: a comparison would keep XLA from fusing the passes over the scores.
-    limits = jnp.finfo(s.dtype)
-    p = jnp.exp(s - lax.stop_gradient(s.max(-1, keepdims=True, initial=limits.min)))
-    return p / jnp.maximum(p.sum(-1, keepdims=True), limits.tiny)
+    # Where everything is masked, all exponentials are zero. Elsewhere their sum is 1 at least, so the two limits
+    # change nothing; a comparison with -inf would keep XLA from fusing the passes over the scores.
+    top = lax.stop_gradient(s.max(-1, keepdims=True, initial=jnp.finfo(s.dtype).min))
+    p = jnp.exp(s - top)
+    return p / jnp.maximum(p.sum(-1, keepdims=True), 0.5)
 
 
 def _attend_plain(
@@ -350,7 +351,7 @@ def _in_chunks(form: _Form, q: Array, k: Array, v: Array, mask: Array | None, ke
     """Some rows of queries at a time; the backward pass computes the probabilities of each chunk again."""
     size, groups, length, width = q.shape
     per_row = math.prod(form.full) // length
-    rows = min(length, max(_CHUNK // per_row, 64))
+    rows = min(length, max(_CHUNK // per_row, _FEWEST_ROWS))
     count = -(-length // rows)
     padding = count * rows - length
     q = jnp.pad(q, ((0, 0), (0, 0), (0, padding), (0, 0)))
