@@ -110,8 +110,8 @@ class RotaryEmbedding(Module):
         width = x.shape[-1]
         dim = width if self.dim is None else self.dim
         if dim > width or dim % 2:
-            need = f"at least dim={dim}" if dim > width else "an even number of"
-            problem = f"x has {width} features in its last axis, but {need} are needed, which come in pairs."
+            need = f"at least dim={dim}" if dim > width else "an even number"
+            problem = f"x has {width} features in its last axis, but needs {need}, since they come in pairs."
             checks.shape_error("RotaryEmbedding", problem, "Check the data: each head has its own last axis.", x=x)
         cos, sin = rotary_tables(_positions(positions, x, "RotaryEmbedding"), dim, self.base)
         return apply_rotary(x, cos, sin, self.interleaved)
