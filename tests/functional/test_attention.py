@@ -141,6 +141,22 @@ CASES = {
 }
 
 
+@pytest.mark.parametrize(("mask", "rate"), [(None, 0.5), ((7, 9), 0.0), ((2, 1, 1, 9), 0.0)])
+def test_blocks_of_queries_are_the_same(mask, rate, monkeypatch):
+    """Causal attention leaves out keys that no query of a block may see."""
+    q, k, v = draw(0, 2, 2, 7, 4), draw(1, 2, 1, 9, 4), draw(2, 2, 1, 9, 3)
+    m = jnp.zeros(()) if mask is None else draw(7, *mask)
+    key = jax.random.key(1) if rate else None
+
+    def f(q, k, v, m):
+        return FLAT(q, k, v, m, key, form=module._Form((2, 2, 7, 9), 0.3, True), groups=2, rate=rate)
+
+    expected = gradients(f, q, k, v, m)
+    monkeypatch.setattr(module, "_BLOCK", 2)
+    close(gradients(f, q, k, v, m), expected)
+    assert len(module._row_blocks(module._Form((2, 2, 7, 9), 0.3, True))) == 4
+
+
 def in_form(form, monkeypatch):
     if form == "chunks":
         monkeypatch.setattr(module, "_LONG", 0)

@@ -26,14 +26,17 @@ _NAME = "scaled_dot_product_attention"
 _LONG = 1 << 26  # from so many probabilities on, they are computed again in the backward pass
 _CHUNK = 1 << 22  # how many probabilities are held at a time then
 _FEWEST_ROWS = 64  # of queries, though, so that there is something to multiply
+_BLOCK = 128  # queries that see the same keys in causal attention on a CPU
+_MOST_BLOCKS = 4  # of them: each is compiled
 
 
 class _Form(NamedTuple):
-    """What is static about one call: ``full`` is the shape ``(*batch, L, S)`` of the probabilities."""
+    """What is static about one call."""
 
-    full: tuple[Any, ...]
+    full: tuple[Any, ...]  # the shape (*batch, L, S) of the probabilities
     scale: float
     causal: bool
+    first: int = 0  # number of the first query, for causality
 
 
 def scaled_dot_product_attention(
@@ -231,10 +234,9 @@ def _attention(
         out = _stock(form, q, k, v, mask)  # XLA's own pattern, which compilers for other devices know
     else:
         kept = None if key is None else dropout(jnp.ones(form.full, _wide(q)), rate, key)
-        rows = q.reshape(q.shape[0], q.shape[1] * q.shape[2], q.shape[3])
-        floats, bools = (None, mask) if mask is None or mask.dtype == bool else (mask, None)
-        core = _attend if jax.default_backend() == "cpu" else _attend_plain
-        out = core(form, *varying_alike(rows, k, v, floats, bools, kept))
+        q, k, v, mask, kept = varying_alike(q, k, v, mask, kept)
+        parts = [_rows(form, q, k, v, mask, kept, *ends) for ends in _row_blocks(form)]
+        out = parts[0] if len(parts) == 1 else jnp.concatenate(parts, 2)
     return out.reshape(*form.full[:-1], v.shape[-1])
 
 
@@ -245,6 +247,38 @@ def _grouped(q: Array, k: Array, v: Array, batch: tuple[Any, ...], groups: int) 
     q = jnp.broadcast_to(q, (*batch, *q.shape[-2:])).reshape(size, groups, *q.shape[-2:])
     k, v = (jnp.broadcast_to(x, (*shared, *x.shape[-2:])).reshape(size, *x.shape[-2:]) for x in (k, v))
     return q, k, v
+
+
+def _row_blocks(form: _Form) -> list[tuple[int, int]]:
+    """Where blocks of queries begin and end: several, if each may leave out keys that come later."""
+    length = form.full[-2]
+    if not (form.causal and all(isinstance(n, int) for n in form.full[-2:])):
+        return [(0, length)]
+    size = max(_BLOCK, -(-length // _MOST_BLOCKS))
+    return [(start, min(start + size, length)) for start in range(0, length, size)] or [(0, length)]
+
+
+def _rows(
+    form: _Form, q: Array, k: Array, v: Array, mask: Array | None, kept: Array | None, start: Any, stop: Any
+) -> Array:
+    """Attention of some of the queries, to as many keys as they may see."""
+    size, groups, _, width = q.shape
+    if (start, stop) != (0, form.full[-2]):
+        end = min(stop, form.full[-1])
+        form = form._replace(full=(*form.full[:-2], stop - start, end), first=start)
+        q, k, v = q[:, :, start:stop], k[:, :end], v[:, :end]
+        mask, kept = (None if m is None else _cut(m, slice(start, stop), slice(0, end)) for m in (mask, kept))
+    floats, bools = (None, mask) if mask is None or mask.dtype == bool else (mask, None)
+    core = _attend if jax.default_backend() == "cpu" else _attend_plain
+    out = core(form, q.reshape(size, groups * (stop - start), width), k, v, floats, bools, kept)
+    return out.reshape(size, groups, stop - start, v.shape[-1])
+
+
+def _cut(mask: Array, rows: slice, columns: slice) -> Array:
+    """Some rows and columns of a mask, which may be broadcast along either."""
+    if mask.ndim and mask.shape[-1] > 1:
+        mask = mask[..., columns]
+    return mask[..., rows, :] if mask.ndim > 1 and mask.shape[-2] > 1 else mask
 
 
 def _wide(x: Array) -> Any:
@@ -258,14 +292,14 @@ def _product(a: Array, b: Array, contract: tuple[int, int]) -> Array:
     )
 
 
-def _probabilities(form: _Form, q: Array, k: Array, mask: Array | None, first: Any = 0) -> Array:
+def _probabilities(form: _Form, q: Array, k: Array, mask: Array | None, first: Any = None) -> Array:
     """Return the softmax of the scores, ``form.full``; rows begin at number ``first`` for causality."""
     s = _product(q, k, (2, 2)).reshape(form.full) * form.scale
     if mask is not None:
         s = jnp.where(mask, s, -jnp.inf) if mask.dtype == bool else s + mask.astype(s.dtype)
     if form.causal:
         rows, columns = (lax.broadcasted_iota(jnp.int32, form.full[-2:], axis) for axis in (0, 1))
-        s = s + jnp.where(columns <= rows + first, 0, -jnp.inf).astype(s.dtype)
+        s = s + jnp.where(columns <= rows + (form.first if first is None else first), 0, -jnp.inf).astype(s.dtype)
     # Where everything is masked, all exponentials are zero. Elsewhere their sum is 1 at least, so the two limits
     # change nothing; a comparison with -inf would keep XLA from fusing the passes over the scores.
     top = lax.stop_gradient(s.max(-1, keepdims=True, initial=jnp.finfo(s.dtype).min))
@@ -356,7 +390,7 @@ def _in_chunks(form: _Form, q: Array, k: Array, v: Array, mask: Array | None, ke
     padding = count * rows - length
     q = jnp.pad(q, ((0, 0), (0, 0), (0, padding), (0, 0)))
     split_mask = mask is not None and mask.ndim > 1 and mask.shape[-2] > 1
-    if split_mask:
+    if mask is not None and split_mask:
         mask = jnp.pad(mask, (*[(0, 0)] * (mask.ndim - 2), (0, padding), (0, 0)), constant_values=0)
     part = form._replace(full=(*form.full[:-2], rows, form.full[-1]))
 

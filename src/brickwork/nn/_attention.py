@@ -103,13 +103,15 @@ class MultiheadAttention(Module):
         self.batch_first = check_flag(batch_first, _NAME, "batch_first")
         k, v = args.optional_size(kdim, _NAME, "kdim"), args.optional_size(vdim, _NAME, "vdim")
         stacked = all(size is None or size == e for size in (k, v))
-        names = ("in_proj_weight",) if stacked else ("q_proj_weight", "k_proj_weight", "v_proj_weight")
-        inputs = {"in_proj_weight": e, "q_proj_weight": e, "k_proj_weight": k or e, "v_proj_weight": v or e}
         rows = None if e is None else 3 * e
-        for name in ("q_proj_weight", "k_proj_weight", "v_proj_weight", "in_proj_weight"):
-            shape = (rows if stacked else e, inputs[name])
-            made = Parameter(shape=shape, dtype=dtype, init=xavier_uniform()) if name in names else None
-            setattr(self, name, made)
+
+        def weight(outputs: int | None, inputs: int | None) -> Parameter:
+            return Parameter(shape=(outputs, inputs), dtype=dtype, init=xavier_uniform())
+
+        self.q_proj_weight = None if stacked else weight(e, e)
+        self.k_proj_weight = None if stacked else weight(e, k or e)
+        self.v_proj_weight = None if stacked else weight(e, v or e)
+        self.in_proj_weight = weight(rows, e) if stacked else None
         self.in_proj_bias = Parameter(shape=(rows,), dtype=dtype, init=zeros()) if bias else None
         one = (1, 1, e)
         self.bias_k = Parameter(shape=one, dtype=dtype, init=xavier_normal()) if add_bias_kv else None
@@ -135,10 +137,10 @@ class MultiheadAttention(Module):
         e = query.shape[-1]
         if self.in_proj_weight is not None:
             self.in_proj_weight.shape = (3 * e, e)
-        else:
-            self.q_proj_weight.shape = (e, e)
-            self.k_proj_weight.shape = (e, key.shape[-1])
-            self.v_proj_weight.shape = (e, value.shape[-1])
+        separate = self.q_proj_weight, self.k_proj_weight, self.v_proj_weight
+        for x, weight in zip(named.values(), separate, strict=True):
+            if weight is not None:
+                weight.shape = (e, x.shape[-1])
         fill_outputs(self.out_proj, e)
         for bias in (self.bias_k, self.bias_v):
             if bias is not None:
@@ -215,9 +217,8 @@ class MultiheadAttention(Module):
         if e % self.num_heads:
             problem = f"num_heads={self.num_heads} must divide the {e} features of query (last axis)."
             checks.shape_error(_NAME, problem, "Change num_heads, or project the query.", query=q)
-        widths = (e, e, e)
-        if self.in_proj_weight is None:
-            widths = (e, self.k_proj_weight.shape[1] or e, self.v_proj_weight.shape[1] or e)
+        separate = self.k_proj_weight, self.v_proj_weight
+        widths = (e, *(e if weight is None else weight.shape[1] or e for weight in separate))
         for (name, x), width in zip(named.items(), widths, strict=True):
             if x.shape[-1] != width:
                 option = {"query": "embed_dim", "key": "kdim", "value": "vdim"}[name]
