@@ -11,6 +11,7 @@ import pytest
 from tests.contract.row import Row as Row
 from tests.contract.rows import (
     activation,
+    attention,
     containers,
     conv,
     dropout,
@@ -26,6 +27,7 @@ from tests.contract.rows import (
 
 _FAMILIES = (
     activation,
+    attention,
     containers,
     conv,
     dropout,

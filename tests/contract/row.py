@@ -32,6 +32,7 @@ class Row:
     integer: str = "refused"
     random: bool = False  # draws random numbers in training mode
     stateful: bool = False  # writes buffers in training mode
+    transient: bool = False  # keeps what it has seen of one batch, in either mode, and saves none of it
     parameters: tuple[str, ...] = ()
     leaf: bool = True  # has its parameters and its complaints itself, not in modules inside
 

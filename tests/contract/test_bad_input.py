@@ -139,7 +139,7 @@ def test_too_many_arguments(row: Row):
     assert info.value.__notes__[-1].startswith("  in net (")
 
 
-@every_row
+@rows_where(lambda row: not row.transient)
 def test_an_empty_batch(row: Row):
     """No rows in, no rows out."""
     x = row.data()[:0]

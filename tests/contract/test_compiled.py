@@ -68,7 +68,7 @@ def test_a_deferred_layer_may_be_compiled_first(row: Row):
     assert_no_tracers(layer)
 
 
-@every_row
+@rows_where(lambda row: not row.transient)
 def test_train_and_eval_are_two_programs(row: Row):
     layer = row.built()
     x = row.data()

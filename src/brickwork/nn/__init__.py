@@ -41,6 +41,8 @@ from ._activation_softmax import (
     Softmax2d as Softmax2d,
     Softmin as Softmin,
 )
+from ._attention import MultiheadAttention as MultiheadAttention
+from ._cache import KVCache as KVCache
 from ._containers import (
     Sequential as Sequential,
 )
@@ -145,6 +147,7 @@ from ._parametrize import (
     parametrize as parametrize,
     remove_parametrizations as remove_parametrizations,
 )
+from ._pool import AvgPool2d as AvgPool2d, MaxPool2d as MaxPool2d
 from ._pool_adaptive import (
     AdaptiveAvgPool1d as AdaptiveAvgPool1d,
     AdaptiveAvgPool2d as AdaptiveAvgPool2d,
@@ -173,6 +176,7 @@ from ._pool_max import (
     MaxUnpool2d as MaxUnpool2d,
     MaxUnpool3d as MaxUnpool3d,
 )
+from ._positions import RotaryEmbedding as RotaryEmbedding, SinusoidalPositions as SinusoidalPositions
 from ._repeat import (
     Repeat as Repeat,
 )
@@ -183,6 +187,13 @@ from ._resize import (
     Upsample as Upsample,
     UpsamplingBilinear2d as UpsamplingBilinear2d,
     UpsamplingNearest2d as UpsamplingNearest2d,
+)
+from ._transformer import (
+    Transformer as Transformer,
+    TransformerDecoder as TransformerDecoder,
+    TransformerDecoderLayer as TransformerDecoderLayer,
+    TransformerEncoder as TransformerEncoder,
+    TransformerEncoderLayer as TransformerEncoderLayer,
 )
 from ._weight_norm import (
     spectral_norm as spectral_norm,

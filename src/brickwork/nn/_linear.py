@@ -92,7 +92,7 @@ class Linear(Module):
 
     def extra_repr(self) -> str:
         bias = "" if self.bias is not None else ", bias=False"
-        return f"{args.show(self.in_features)} → {self.out_features}{bias}"
+        return f"{args.show(self.in_features)} → {args.show(self.out_features)}{bias}"
 
 
 class Identity(Module):

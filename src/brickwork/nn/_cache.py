@@ -1,0 +1,122 @@
+"""Keys and values of earlier positions, for decoding step by step."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import jax.numpy as jnp
+
+from ..core import Buffer
+from ..core._jax import Tracer
+from ..functional import _checks as checks
+from ..functional._multihead import update_cache
+from ..module import Module
+from . import _args as args
+
+if TYPE_CHECKING:
+    from jaxtyping import Array, Bool, Float
+
+
+class KVCache(Module):
+    r"""Keys and values of the positions so far, so that each new one attends to them without computing them again.
+
+    .. math:: K_{t:t+T} \gets k, \quad V_{t:t+T} \gets v, \quad t \gets t + T
+
+    The arrays have one size from the start, so a compiled step is compiled once for all positions. A cache
+    belongs to one layer of attention and to one batch of sequences. It is not saved with the network.
+
+    Args:
+        max_length: how many positions there is room for.
+        dtype: in which keys and values are kept.
+
+    Shape:
+        keys and values ``(N, H, T, D)`` and ``(N, H, T, Dv)`` of T new positions to all keys
+        ``(N, H, max_length, D)``, all values ``(N, H, max_length, Dv)``, and a mask ``(T, max_length)``:
+        ``True`` where a new position may look, at the earlier ones and itself. They go into
+        ``functional.scaled_dot_product_attention`` as they are. H may be fewer heads than those of the queries
+        (``enable_gqa``).
+
+    Parameters:
+        key: buffer ``(N, H, max_length, D)``, zeros.
+        value: buffer ``(N, H, max_length, Dv)``, zeros.
+        length: buffer ``()``, int32, the number of positions so far.
+
+    Raises:
+        ShapeMismatchError: the arrays have other sizes than those before.
+        ValueError: the cache is full. Inside of a compiled function, which can't raise, what doesn't
+            fit is NaN, and so is what is computed from it.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from brickwork import nn
+        >>> cache = nn.KVCache(16)
+        >>> keys, values, mask = cache.update(jnp.ones((2, 4, 3, 8)), jnp.ones((2, 4, 3, 8)))
+        >>> keys.shape, mask.shape, int(cache.length)
+        ((2, 4, 16, 8), (3, 16), 3)
+        >>> cache.reset()
+        >>> int(cache.length)
+        0
+    """
+
+    def __init__(self, max_length: int, *, dtype: Any = jnp.float32) -> None:
+        size = args.size(max_length, "KVCache", "max_length")
+        self.key = Buffer(shape=(None, None, size, None), dtype=dtype, persistent=False)
+        self.value = Buffer(shape=(None, None, size, None), dtype=dtype, persistent=False)
+        self.length = Buffer(jnp.zeros((), jnp.int32), persistent=False)
+
+    @property
+    def max_length(self) -> int:
+        """How many positions there is room for."""
+        return self.key.shape[2]
+
+    def build(self, key: Any, value: Any) -> None:
+        """Take the sizes of batch, heads and features from the first keys and values."""
+        for name, x, kept in (("key", key, self.key), ("value", value, self.value)):
+            shape = checks.shape_of(x, "KVCache", name)
+            self._require_axes(name, x)
+            kept.shape = (*shape[:2], None, shape[3])
+
+    def update(
+        self, key: Float[Array, "n h t d"], value: Float[Array, "n h t dv"]
+    ) -> tuple[Float[Array, "n h m d"], Float[Array, "n h m dv"], Bool[Array, "t m"]]:
+        """Keep new keys and values; return all of them, and where each new position may look."""
+        return self(key, value)
+
+    def forward(self, key: Any, value: Any) -> tuple[Array, Array, Array]:
+        """Do what ``update`` does."""
+        key, value = checks.to_array(key, "KVCache", "key"), checks.to_array(value, "KVCache", "value")
+        for name, x, kept in (("key", key, self.key), ("value", value, self.value)):
+            checks.require_inexact(x, "KVCache", name)
+            self._require_axes(name, x)
+            expected = (*kept.shape[:2], key.shape[2], kept.shape[3])
+            if x.shape != expected:
+                checks.shape_error(
+                    "KVCache",
+                    f"{name} must have shape {expected}, as the cache has seen before.",
+                    "Make a new nn.KVCache for another batch.",
+                    **{name: x},
+                )
+        length, count = self.length.value, key.shape[2]
+        known = 0 if isinstance(length, Tracer) else int(length)
+        if known + count > self.max_length:
+            raise ValueError(
+                f"KVCache: no room for {count} more positions after {known}: max_length is {self.max_length}. "
+                "Make a larger cache, or begin anew with cache.reset()."
+            )
+        self.key.value, self.value.value, self.length.value, mask = update_cache(
+            self.key.value, self.value.value, length, key, value
+        )
+        return self.key.value.astype(key.dtype), self.value.value.astype(value.dtype), mask
+
+    def _require_axes(self, name: str, x: Any) -> None:
+        if len(x.shape) != 4:
+            problem = f"{name} must have 4 axes (N, H, T, D), not {len(x.shape)}."
+            checks.shape_error("KVCache", problem, "Split the heads, and add a batch axis.", **{name: x})
+
+    def reset(self) -> None:
+        """Forget all positions; the next ones are the first."""
+        self.length.value = jnp.zeros((), jnp.int32)
+
+    def extra_repr(self) -> str:
+        n, heads, size, width = (args.show(i) for i in self.key.shape)
+        return f"({n}, {heads}, {size}, {width})"
