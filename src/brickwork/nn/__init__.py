@@ -9,7 +9,8 @@ from ._activation import (
     Softmax as Softmax,
     Tanh as Tanh,
 )
-from ._containers import Sequential as Sequential
+from ._branches import Lambda as Lambda, Parallel as Parallel, Residual as Residual
+from ._containers import ModuleDict as ModuleDict, ModuleList as ModuleList, Sequential as Sequential
 from ._conv import Conv2d as Conv2d
 from ._dropout import Dropout as Dropout
 from ._embedding import Embedding as Embedding
@@ -19,5 +20,6 @@ from ._norm import (
     BatchNorm2d as BatchNorm2d,
     LayerNorm as LayerNorm,
 )
+from ._parameters import ParameterDict as ParameterDict, ParameterList as ParameterList
 from ._pool import AvgPool2d as AvgPool2d, MaxPool2d as MaxPool2d
 from ._repeat import Repeat as Repeat
