@@ -239,10 +239,13 @@ class ModuleBase(Node):
             >>> acts["0"].shape
             (2, 4)
         """
-        found = [(path, module) for path, module in self.named_modules(pattern) if path]
+        found: dict[str, Any] = {}
+        for path, module in self.named_modules(pattern):
+            if path:
+                found.setdefault(path, module)  # the outer one, where a module inside adds nothing to the path
         if not found:
             raise no_match("capture", pattern, [path for path, _ in self.named_modules() if path])
-        return Capture(found)
+        return Capture(list(found.items()))
 
     # -- what is inside ------------------------------------------------------------------------
 

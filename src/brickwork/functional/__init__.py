@@ -23,3 +23,4 @@ from ._norm import (
     update_running_statistics as update_running_statistics,
 )
 from ._pool import avg_pool2d as avg_pool2d, max_pool2d as max_pool2d
+from ._quantize import dequantize as dequantize, quantize as quantize

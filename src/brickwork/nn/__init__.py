@@ -15,6 +15,7 @@ from ._conv import Conv2d as Conv2d
 from ._dropout import Dropout as Dropout
 from ._embedding import Embedding as Embedding
 from ._linear import Flatten as Flatten, Identity as Identity, Linear as Linear
+from ._lora import LoRA as LoRA, lora as lora, merge_lora as merge_lora
 from ._norm import (
     BatchNorm1d as BatchNorm1d,
     BatchNorm2d as BatchNorm2d,
@@ -22,4 +23,5 @@ from ._norm import (
 )
 from ._parameters import ParameterDict as ParameterDict, ParameterList as ParameterList
 from ._pool import AvgPool2d as AvgPool2d, MaxPool2d as MaxPool2d
+from ._quantize import Quantized as Quantized, quantize as quantize
 from ._repeat import Repeat as Repeat

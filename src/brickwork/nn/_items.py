@@ -6,8 +6,7 @@ import operator
 from collections.abc import Callable, ItemsView, Iterable, Iterator, KeysView, Mapping, ValuesView
 from typing import TYPE_CHECKING, Any, overload
 
-from ..core import ModuleBase, TrackedList
-from ..core._containers import TrackedDict
+from ..core import ModuleBase, TrackedDict, TrackedList
 from ..module import Module
 
 if TYPE_CHECKING:
