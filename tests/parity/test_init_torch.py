@@ -130,18 +130,18 @@ def test_a_wrong_distribution_would_be_noticed():
     assert stats.kstest(draw(init.uniform(0, 1.02)).ravel(), stats.uniform(0, 1).cdf).pvalue < LIMIT
 
 
-@pytest.mark.parametrize("shape", [(3, 3), (3, 5), (5, 3), (2, 2, 2)])
+@pytest.mark.parametrize("shape", [(3, 3), (2, 2, 2)])
 def test_orthogonal_elements(shape):
     """Squares of elements of a uniform orthogonal matrix have a beta distribution."""
     n = max(shape[0], math.prod(shape[1:]))
     exact = stats.beta(0.5, (n - 1) / 2)
-    first = np.array([draw(init.orthogonal(2.0), shape, stream).ravel()[[0, -1]] for stream in range(3000)]) / 2
+    first = np.array([draw(init.orthogonal(2.0), shape, stream).ravel()[[0, -1]] for stream in range(1000)]) / 2
     torch.manual_seed(0)
-    theirs = [torch.nn.init.orthogonal_(torch.empty(shape), gain=2.0).flatten()[0].item() / 2 for _ in range(3000)]
+    theirs = [torch.nn.init.orthogonal_(torch.empty(shape), gain=2.0).flatten()[0].item() / 2 for _ in range(1000)]
     for column in first.T:
         assert stats.kstest(column.astype(np.float64) ** 2, exact.cdf).pvalue > LIMIT
         assert stats.ks_2samp(column, theirs).pvalue > LIMIT
-        assert abs((column > 0).mean() - 0.5) < 4 * 0.5 / math.sqrt(3000)
+        assert abs((column > 0).mean() - 0.5) < 4 * 0.5 / math.sqrt(1000)
 
 
 @pytest.mark.parametrize("shape", [(6, 6), (4, 9), (9, 4), (4, 3, 2, 2), (12, 2, 2)])
