@@ -461,7 +461,7 @@ def _path_to(item: Any) -> str:
         for reference in item._bw_holders:  # the first that still holds it decides
             holder = reference()
             name = None if holder is None or id(holder) in visited else holder.name_of(item)
-            if name is None:
+            if holder is None or name is None:
                 continue
             if name:
                 names.append(name)

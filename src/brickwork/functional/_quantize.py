@@ -60,7 +60,7 @@ def _quantize(weight: Array, *, axes: tuple[int, ...]) -> tuple[Array, Array]:
     largest = jnp.max(jnp.abs(wide), axes, keepdims=True, initial=0)
     # Below the smallest normal number a scale would have too few bits, or be zero.
     smallest = float(jnp.finfo(weight.dtype).tiny)
-    scale = jnp.where(largest > 0, jnp.maximum(largest / LARGEST, smallest), 1).astype(weight.dtype)
+    scale = jnp.where(largest == 0, 1, jnp.maximum(largest / LARGEST, smallest)).astype(weight.dtype)
     q = jnp.clip(jnp.round(wide / scale.astype(wide.dtype)), -LARGEST, LARGEST)
     return q.astype(jnp.int8), jnp.squeeze(scale, axes)
 
@@ -145,7 +145,7 @@ def integer_product(x: Array, q: Array, scale: Array) -> Array:
     fine = jnp.round((multiple - coarse) * _FINE)
     both = jnp.concatenate([coarse, fine]).astype(jnp.int8)
     sums = lax.dot_general(both, q, (((1,), (1,)), ((), ())), preferred_element_type=jnp.int32).astype(x.dtype)
-    return (sums[: x.shape[0]] + sums[x.shape[0] :] / _FINE) * unit * scale
+    return (sums[: x.shape[0]] + sums[x.shape[0] :] / _FINE) * scale * unit
 
 
 @functools.partial(integer_product.defjvp, symbolic_zeros=True)

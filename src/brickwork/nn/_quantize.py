@@ -64,11 +64,11 @@ class Quantized(Module):
 
     _form: Any
 
-    def __init__(self, layer: Module) -> None:
+    def __init__(self, layer: Any) -> None:
         if kind_of(layer) is None:
             names = ", ".join(cls.__name__ for cls in LAYERS)
             raise TypeError(f"Quantized: layer must be one of {names}, got a {type(layer).__name__}")
-        weight: Any = layer.weight
+        weight = layer.weight
         stack = weight.stacked
         values, scale = quantize_array(weight.value, tuple(range(stack + 1, weight.ndim)))
         if not bool(jnp.isfinite(scale).all()):
@@ -87,15 +87,15 @@ class Quantized(Module):
         """The attributes, without the layer's options."""
         return ((name, value) for name, value in super().edges() if name != "_form")
 
-    def forward(self, *args: Any, **kwargs: Any) -> Array:
+    def forward(self, x: Any, *args: Any, **kwargs: Any) -> Array:
         """Compute what the layer would."""
         kind = kind_of(self._form)
         if kind == "linear":
-            return quantized_linear(*args, self.weight, self.scale, self.bias)
+            return quantized_linear(x, self.weight, self.scale, self.bias)
         if kind == "embedding":
-            return quantized_rows(*args, self.weight, self.scale)
+            return quantized_rows(x, self.weight, self.scale)
         weight = dequantize(self.weight, self.scale, tuple(range(1, self.weight.ndim)))
-        return standing_in(self._form, weight, self.bias).forward(*args, **kwargs)
+        return standing_in(self._form, weight, self.bias).forward(x, *args, **kwargs)
 
     def extra_repr(self) -> str:
         return line_of(standing_in(self._form, self.weight, self.bias))
