@@ -22,12 +22,12 @@ from _common import record, table
 
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_multi_thread_eigen=false".strip()
 
-import jax  # noqa: E402
-import jax.numpy as jnp  # noqa: E402
-from jax import lax  # noqa: E402
+import jax
+import jax.numpy as jnp
+from jax import lax
 
-from brickwork import functional as F  # noqa: E402
-from brickwork.functional._quantize import float_product, integer_product  # noqa: E402
+from brickwork import functional as F
+from brickwork.functional._quantize import float_product, integer_product
 
 OVER = (((1,), (1,)), ((), ()))
 
