@@ -360,3 +360,23 @@ def test_freed_when_merged():
     nn.merge_lora(net)
     gc.collect()
     assert dead() is None
+
+
+def test_outputs_that_are_not_known_yet():
+    """Of a layer inside another that learns them from its input, as in attention."""
+
+    class Square(nn.Module):
+        def __init__(self):
+            self.out = nn.Linear(1, bias=False)
+            self.out.weight = nn.Parameter(shape=(None, None))
+
+        def build(self, x):
+            self.out.weight.shape = (x.shape[-1], None)
+
+        def forward(self, x):
+            return self.out(x)
+
+    net = nn.lora(Square(), r"out", rank=2)
+    assert net.out.lora_B.shape == (None, 2)
+    assert bw.compile(net)(jnp.ones((3, 4))).shape == (3, 4)
+    assert net.out.lora_B.shape == (4, 2) and net.out.lora_A.shape == (2, 4)

@@ -111,8 +111,9 @@ class LoRA(Module):
         """Let the layer complete its shapes, and take the adapter's from them."""
         if not self.base._bw.built:
             self.base._build(args, kwargs)
-        if None in self.lora_A.shape:
-            self.lora_A.shape = (None, *self.base.weight.shape[1:])
+        rows, *rest = self.base.weight.shape
+        self.lora_A.shape = (self.rank, *rest)
+        self.lora_B.shape = (rows, self.rank)
 
     def forward(self, x: Any, *args: Any, **kwargs: Any) -> Array:
         """Apply the layer and the adapter, and add."""
