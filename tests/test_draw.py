@@ -13,7 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from brickwork import _draw, init
+import brickwork as bw
+from brickwork import _draw, init, nn
 from brickwork._draw import BLOCK, as_initializer, current_parameter, draw_array
 from brickwork.errors import ShapeMismatchError
 
@@ -166,6 +167,43 @@ def test_threads_do_not_matter(monkeypatch, threads):
 
 def test_small_arrays_start_no_threads():
     assert _draw._threads(1000) == 1
+    assert _draw._threads(4 * BLOCK) == 1
+
+
+def test_a_matrix_of_a_million_elements_is_worth_two_threads(monkeypatch):
+    monkeypatch.setattr(_draw.os, "sched_getaffinity", lambda pid: {0, 1}, raising=False)
+    assert _draw._threads(10**6) == 2
+
+
+RANDOM = [init.normal(), init.truncated_normal(), init.kaiming_uniform(), init.orthogonal(), init.sparse(0.5)]
+
+
+@pytest.mark.parametrize("initializer", RANDOM, ids=repr)
+def test_one_device_a_mesh_of_eight_and_shard_by_shard(initializer, devices):
+    """Element for element the same, however they are placed and whoever draws them."""
+    shape = (16, 24)
+    mesh = jax.sharding.Mesh(np.array(devices).reshape(4, 2), ("data", "model"))
+    sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data", "model"))
+
+    def parameter():
+        bw.seed(3)
+        return nn.Sequential(nn.Linear(16, in_features=24)).initialize(init=initializer, pattern="0.weight")
+
+    alone = np.asarray(parameter()[0].weight)
+    net = parameter().to(sharding.mesh.devices.flat[5])
+    np.testing.assert_array_equal(net[0].weight, alone)
+    bw.seed(3)
+    early = bw.Parameter(shape=shape, init=initializer)
+    early.move(sharding)  # before it is drawn
+    assert early.value.sharding.is_equivalent_to(sharding, 2)
+    bw.seed(3)
+    np.testing.assert_array_equal(early, bw.Parameter(shape=shape, init=initializer))
+    bw.seed(3)
+    number = bw.Parameter(shape=shape, init=initializer)._number
+    pieces = jax.make_array_from_callback(
+        shape, sharding, lambda index: draw(initializer, shape, seed=number[0], stream=number[1], index=index)
+    )
+    np.testing.assert_array_equal(pieces, early)
     assert 1 <= _draw._threads(10**9) <= 10**9
 
 

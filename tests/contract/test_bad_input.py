@@ -97,7 +97,7 @@ def test_integers_where_they_make_sense(row: Row):
     assert np.isfinite(np.asarray(y)).all()
 
 
-@rows_where(lambda row: row.takes_indices)
+@rows_where(lambda row: row.takes_indices and row.leaf)
 def test_floats_where_indices_are_needed(row: Row):
     net = Net(row.make())
     x = jnp.ones(row.shape)

@@ -188,7 +188,8 @@ def test_vmap_through_functional(row: Row):
 def test_vmap_over_parameters(row: Row):
     layer = row.deterministic()
     pure, state = bw.functional(layer)
-    many = {name: jnp.stack([v, v + 1]) for name, v in state.items()}
+    parameters = dict(layer.named_parameters())
+    many = {name: jnp.stack([v, v + 1 if name in parameters else v]) for name, v in state.items()}
     x = row.data()
     ys, _ = jax.vmap(pure, in_axes=(0, None))(many, x)
     close(ys[0], layer(x))

@@ -20,6 +20,7 @@ from ._containers import Node, hold, is_structure, made_here, tracked
 from ._deferred import dry_run
 from ._epoch import bump
 from ._frame import local
+from ._functions import duplicate, portable
 from ._hooks import Capture, HookHandle, add_hook
 from ._jax import base_state, trace_state, untraced
 from ._parameter import Buffer, Parameter
@@ -239,10 +240,13 @@ class ModuleBase(Node):
             >>> acts["0"].shape
             (2, 4)
         """
-        found = [(path, module) for path, module in self.named_modules(pattern) if path]
+        found: dict[str, Any] = {}
+        for path, module in self.named_modules(pattern):
+            if path:
+                found.setdefault(path, module)  # the outer one, where a module inside adds nothing to the path
         if not found:
             raise no_match("capture", pattern, [path for path, _ in self.named_modules() if path])
-        return Capture(found)
+        return Capture(list(found.items()))
 
     # -- what is inside ------------------------------------------------------------------------
 
@@ -478,12 +482,7 @@ class ModuleBase(Node):
         new = object.__new__(type(self))
         new._prepare()
         memo[id(self)] = new
-        new._adopt(
-            {
-                name: value if isinstance(value, jax.Array) else copy.deepcopy(value, memo)
-                for name, value in self.__dict__.items()
-            }
-        )
+        new._adopt({name: duplicate(value, memo) for name, value in self.__dict__.items()})
         new._copy_record(self._bw)
         return new
 
@@ -506,7 +505,8 @@ class ModuleBase(Node):
     def __getstate__(self) -> dict[str, Any]:
         record = self._bw
         hooks = {"hooks": record.hooks, "pre_hooks": record.pre_hooks}
-        return {"attributes": dict(self.__dict__), "built": record.built, **hooks}
+        attributes = {name: portable(value) for name, value in self.__dict__.items()}
+        return {"attributes": attributes, "built": record.built, **hooks}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self._adopt(state["attributes"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -10,6 +9,7 @@ from typing import Any
 
 from ..errors import StructureError, TraceLeakError
 from ._frame import expected_stamp
+from ._functions import duplicate, portable
 from ._jax import Tracer, trace_state
 from ._variable import Variable
 
@@ -94,11 +94,11 @@ class TrackedList(list, _Tracked):
     def __deepcopy__(self, memo: dict[int, Any]) -> TrackedList:
         new = TrackedList()
         memo[id(self)] = new
-        new.extend(copy.deepcopy(x, memo) for x in self)
+        new.extend(duplicate(x, memo) for x in self)
         return new
 
     def __reduce__(self) -> Any:
-        return TrackedList, (), None, iter(self)
+        return TrackedList, (), None, map(portable, self)
 
 
 class TrackedDict(dict, _Tracked):
@@ -139,11 +139,11 @@ class TrackedDict(dict, _Tracked):
         new = TrackedDict()
         memo[id(self)] = new
         for key, value in self.items():
-            new[key] = copy.deepcopy(value, memo)
+            new[key] = duplicate(value, memo)
         return new
 
     def __reduce__(self) -> Any:
-        return TrackedDict, (), None, None, iter(self.items())
+        return TrackedDict, (), None, None, ((key, portable(value)) for key, value in self.items())
 
 
 def _notify_after(base: type, name: str) -> Callable[..., Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,6 +15,8 @@ from ._variable import Variable
 def _entries(node: Any) -> list[tuple[str, Any]]:
     found: list[tuple[str, Any]] = []
     for name, value in node.edges():
+        if not name:  # what adds nothing to names is described by the module that holds it
+            continue
         if isinstance(value, tuple) and is_structure(value):
             found += [(f"{name}.{i}", x) for i, x in enumerate(value)]
         elif isinstance(value, (list, dict)):
@@ -86,14 +89,29 @@ def tree_repr(module: Any, seen: set[int] | None = None, depth: int = 0) -> str:
         seen.add(id(module))
         depth += module._repeated is not None
     lines = [] if extra or not is_module else _own_variables(module)
-    for name, value in _entries(module):
-        if isinstance(value, Variable):
-            lines.append(f"({name}): {type(value).__name__}{show_shape(value.shape)}")
-        elif isinstance(value, (Node, list, dict)):
-            lines.append(f"({name}): {tree_repr(value, seen, depth)}")
-        else:
-            lines.append(f"({name}): {getattr(value, '__name__', repr(value))}")
+    shown = [(name, _one(value, seen, depth)) for name, value in _entries(module)]
+    if getattr(module, "groups_equal", False):
+        shown = _grouped(shown)
+    lines += [f"({name}): {text}" for name, text in shown]
     if not lines:
         return f"{kind}({extra})"
     body = "\n".join(lines).replace("\n", "\n  ")
     return f"{kind}({extra}\n  {body}\n)"
+
+
+def _one(value: Any, seen: set[int], depth: int) -> str:
+    """Something that a module holds."""
+    if isinstance(value, Variable):
+        return f"{type(value).__name__}{show_shape(value.shape)}"
+    if isinstance(value, (Node, list, dict)):
+        return tree_repr(value, seen, depth)
+    return getattr(value, "__name__", repr(value))
+
+
+def _grouped(shown: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Entries in a row that look the same as one: ``0-2``, ``3 x Linear(? → 4)``."""
+    groups = [(text, [name for name, _ in group]) for text, group in itertools.groupby(shown, lambda pair: pair[1])]
+    return [
+        (names[0], text) if len(names) == 1 else (f"{names[0]}-{names[-1]}", f"{len(names)} x {text}")
+        for text, names in groups
+    ]

@@ -200,6 +200,14 @@ def _accepted(root: Any) -> dict[str, Entry]:
     return found | {entry.name: entry for entry in entries(root, aliases=True)}
 
 
+def _has_fractions(value: Any, dtype: Any) -> bool:
+    """Whether a value would lose what makes it up when converted to integers, as float weights would."""
+    if not jnp.issubdtype(dtype, jnp.integer):
+        return False
+    host = np.asarray(value)
+    return jnp.issubdtype(host.dtype, jnp.inexact) and bool((host != np.round(host.astype(np.float64))).any())
+
+
 class _Contents:
     """What a state has for one variable: all of it, or parts of a stacked one."""
 
@@ -217,6 +225,9 @@ class _Contents:
         if len(known) != len(shape) or any(a is not None and a != b for a, b in zip(known, shape, strict=True)):
             self.amiss.add(entry.index)
             return f"the network has {show_shape(known)}, the state {shape}"
+        if _has_fractions(value, self.variable.dtype):
+            self.amiss.add(entry.index)
+            return f"the network has {self.variable.dtype}, the state fractions"
         sizes = iter(shape)
         self.shape = tuple(n if axis in entry.axes else next(sizes) for axis, n in enumerate(self.shape))
         first, other = self.parts.setdefault(entry.index, (entry.name, value))

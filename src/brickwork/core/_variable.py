@@ -455,16 +455,20 @@ LENDS: list[object] = [object()]
 def _path_to(item: Any) -> str:
     names: list[str] = []
     visited: set[int] = set()
+    inner: Any = None
     while id(item) not in visited:
         visited.add(id(item))
         for reference in item._bw_holders:  # the first that still holds it decides
             holder = reference()
             name = None if holder is None or id(holder) in visited else holder.name_of(item)
-            if name is not None:
-                if name:
-                    names.append(name)
-                item = holder
-                break
+            if holder is None or name is None:
+                continue
+            if name:
+                names.append(name)
+            elif inner is not None and (own := holder.name_of(inner)):
+                names[-1] = own  # a container that adds nothing: its holder knows what the item is called
+            inner, item = item, holder
+            break
     return ".".join(reversed(names))
 
 

@@ -38,6 +38,9 @@ from ._activation_softmax import (
     softmax as softmax,
     softmin as softmin,
 )
+from ._attention import (
+    scaled_dot_product_attention as scaled_dot_product_attention,
+)
 from ._conv import (
     conv1d as conv1d,
     conv2d as conv2d,
@@ -98,11 +101,6 @@ from ._loss_regression import (
     poisson_nll_loss as poisson_nll_loss,
     smooth_l1_loss as smooth_l1_loss,
 )
-from ._attention import scaled_dot_product_attention as scaled_dot_product_attention
-from ._conv import conv2d as conv2d
-from ._dropout import dropout as dropout
-from ._embedding import embedding as embedding
-from ._linear import flatten as flatten, linear as linear
 from ._norm import (
     batch_norm_eval as batch_norm_eval,
     batch_norm_train as batch_norm_train,
@@ -150,6 +148,15 @@ from ._pool_max import (
     max_pool2d as max_pool2d,
     max_pool3d as max_pool3d,
 )
+from ._positions import (
+    apply_rotary as apply_rotary,
+    rotary_tables as rotary_tables,
+    sinusoidal_positions as sinusoidal_positions,
+)
+from ._quantize import (
+    dequantize as dequantize,
+    quantize as quantize,
+)
 from ._resize import (
     interpolate as interpolate,
 )
@@ -162,9 +169,4 @@ from ._unpool import (
     max_unpool1d as max_unpool1d,
     max_unpool2d as max_unpool2d,
     max_unpool3d as max_unpool3d,
-from ._pool import avg_pool2d as avg_pool2d, max_pool2d as max_pool2d
-from ._positions import (
-    apply_rotary as apply_rotary,
-    rotary_tables as rotary_tables,
-    sinusoidal_positions as sinusoidal_positions,
 )

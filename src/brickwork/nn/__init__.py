@@ -41,9 +41,20 @@ from ._activation_softmax import (
     Softmax2d as Softmax2d,
     Softmin as Softmin,
 )
-from ._attention import MultiheadAttention as MultiheadAttention
-from ._cache import KVCache as KVCache
+from ._attention import (
+    MultiheadAttention as MultiheadAttention,
+)
+from ._branches import (
+    Lambda as Lambda,
+    Parallel as Parallel,
+    Residual as Residual,
+)
+from ._cache import (
+    KVCache as KVCache,
+)
 from ._containers import (
+    ModuleDict as ModuleDict,
+    ModuleList as ModuleList,
     Sequential as Sequential,
 )
 from ._conv import (
@@ -70,6 +81,11 @@ from ._linear import (
     Flatten as Flatten,
     Identity as Identity,
     Linear as Linear,
+)
+from ._lora import (
+    LoRA as LoRA,
+    lora as lora,
+    merge_lora as merge_lora,
 )
 from ._loss_classification import (
     BCELoss as BCELoss,
@@ -142,12 +158,15 @@ from ._pad import (
     ZeroPad2d as ZeroPad2d,
     ZeroPad3d as ZeroPad3d,
 )
+from ._parameters import (
+    ParameterDict as ParameterDict,
+    ParameterList as ParameterList,
+)
 from ._parametrize import (
     is_parametrized as is_parametrized,
     parametrize as parametrize,
     remove_parametrizations as remove_parametrizations,
 )
-from ._pool import AvgPool2d as AvgPool2d, MaxPool2d as MaxPool2d
 from ._pool_adaptive import (
     AdaptiveAvgPool1d as AdaptiveAvgPool1d,
     AdaptiveAvgPool2d as AdaptiveAvgPool2d,
@@ -176,7 +195,14 @@ from ._pool_max import (
     MaxUnpool2d as MaxUnpool2d,
     MaxUnpool3d as MaxUnpool3d,
 )
-from ._positions import RotaryEmbedding as RotaryEmbedding, SinusoidalPositions as SinusoidalPositions
+from ._positions import (
+    RotaryEmbedding as RotaryEmbedding,
+    SinusoidalPositions as SinusoidalPositions,
+)
+from ._quantize import (
+    Quantized as Quantized,
+    quantize as quantize,
+)
 from ._repeat import (
     Repeat as Repeat,
 )

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from .._init_base import require_float, standard
-from ..core import Parameter
+from ..core import Parameter, Variable
 from ..init import ElementwiseInitializer, Initializer, normal
 
 Shape = tuple[int, ...]
@@ -29,7 +29,7 @@ class fan_in_uniform(ElementwiseInitializer):
         True
     """
 
-    def __init__(self, weight: Parameter | None = None) -> None:
+    def __init__(self, weight: Variable | None = None) -> None:
         # The bias's initializer refers to the weight, never back: there is no reference cycle,
         # and a deep copy of the layer copies both together.
         self._weight = weight
@@ -47,7 +47,7 @@ class fan_in_uniform(ElementwiseInitializer):
         """Whether the number of inputs is known."""
         return self._weight is None or None not in self._weight.shape
 
-    def follow(self, weight: Parameter) -> None:
+    def follow(self, weight: Variable) -> None:
         """Count the inputs of this weight from now on."""
         self._weight = weight
 
@@ -75,7 +75,7 @@ class normal_but_row(Initializer):
         return values
 
 
-def follow_weight(bias: Parameter | None, weight: Parameter) -> None:
+def follow_weight(bias: Parameter | None, weight: Variable) -> None:
     """Let the bias's first values depend on this weight: another may have taken the old one's place."""
     initializer = None if bias is None else bias.init
     if isinstance(initializer, fan_in_uniform) and isinstance(weight, Parameter):  # not a parametrised one

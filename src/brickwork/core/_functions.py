@@ -1,0 +1,54 @@
+"""Functions that JAX has wrapped, ``jax.nn.relu`` for example, among attributes.
+
+They are objects, which ``copy`` would duplicate, with a cache of programs of its own, and ``pickle`` would take apart.
+Here they are treated as plain functions are: a copy is the function itself, and a pickle has its name.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import sys
+from typing import Any
+
+import jax
+
+_KINDS = (type(jax.jit(lambda: None)), jax.custom_jvp, jax.custom_vjp)
+
+
+def duplicate(value: Any, memo: dict[int, Any]) -> Any:
+    """``copy.deepcopy(value, memo)``; an array or function itself."""
+    return value if isinstance(value, (jax.Array, *_KINDS)) else copy.deepcopy(value, memo)
+
+
+def portable(value: Any) -> Any:
+    """A value in a form that can be pickled: a function that can be found by its name as that name."""
+    if isinstance(value, _KINDS):
+        module, name = getattr(value, "__module__", None), getattr(value, "__qualname__", None)
+        try:
+            if module and name and _find(module, name) is value:
+                return _Name(module, name)
+        except (KeyError, AttributeError):
+            pass
+    return value
+
+
+class _Name:
+    """Stands for a function in a pickle."""
+
+    def __init__(self, module: str, name: str) -> None:
+        self.module, self.name = module, name
+
+    def __reduce__(self) -> Any:
+        return _load, (self.module, self.name)
+
+
+def _load(module: str, name: str) -> Any:
+    import importlib
+
+    importlib.import_module(module)
+    return _find(module, name)
+
+
+def _find(module: str, name: str) -> Any:
+    return functools.reduce(getattr, name.split("."), sys.modules[module])
