@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from tests.contract.row import Row as Row
-from tests.contract.rows import activation, containers, conv, dropout, embedding, linear, norm, pool
+from tests.contract.rows import activation, containers, conv, dropout, embedding, linear, norm, pool, recurrent
 
 _FAMILIES = (
     activation,
@@ -20,6 +20,7 @@ _FAMILIES = (
     linear,
     norm,
     pool,
+    recurrent,
 )
 ROWS = [row for family in _FAMILIES for row in family.ROWS]
 

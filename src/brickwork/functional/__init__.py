@@ -23,3 +23,5 @@ from ._norm import (
     update_running_statistics as update_running_statistics,
 )
 from ._pool import avg_pool2d as avg_pool2d, max_pool2d as max_pool2d
+from ._recurrent import gru as gru, lstm as lstm, rnn as rnn
+from ._recurrent_cells import gru_cell as gru_cell, lstm_cell as lstm_cell, rnn_cell as rnn_cell

@@ -20,4 +20,6 @@ from ._norm import (
     LayerNorm as LayerNorm,
 )
 from ._pool import AvgPool2d as AvgPool2d, MaxPool2d as MaxPool2d
+from ._recurrent import GRU as GRU, LSTM as LSTM, RNN as RNN
+from ._recurrent_cells import GRUCell as GRUCell, LSTMCell as LSTMCell, RNNCell as RNNCell
 from ._repeat import Repeat as Repeat
