@@ -14,7 +14,8 @@ from ._activation import (
 )
 from ._conv import conv2d as conv2d
 from ._dropout import dropout as dropout
-from ._embedding import embedding as embedding
+from ._embedding import embedding as embedding, embedding_renorm as embedding_renorm
+from ._embedding_bag import embedding_bag as embedding_bag
 from ._linear import flatten as flatten, linear as linear
 from ._norm import (
     batch_norm_eval as batch_norm_eval,

@@ -6,6 +6,7 @@ recognised by its concrete type, and text is only put together once something is
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
@@ -213,6 +214,37 @@ def integer(value: Any, function: str, argument: str, minimum: int | None = None
     if minimum is not None and number < minimum:
         raise ValueError(f"{function}: {argument} must be at least {minimum}, got {number}.")
     return number
+
+
+def number(
+    value: Any,
+    function: str,
+    argument: str,
+    minimum: float = -math.inf,
+    maximum: float = math.inf,
+    *,
+    above: float | None = None,
+) -> float:
+    """Return a Python or NumPy number as a ``float``; NaN, booleans, strings and arrays are refused."""
+    if type(value) is not float:
+        if isinstance(value, (bool, np.bool_)) or not isinstance(value, (float, int, np.floating, np.integer)):
+            raise TypeError(f"{function}: {argument} must be a number, got {value!r} ({type(value).__name__}).")
+        value = float(value)
+    if above is not None and not value > above:
+        raise ValueError(f"{function}: {argument} must be greater than {above:g}, got {value!r}.")
+    if minimum <= value <= maximum:
+        return value
+    if math.isnan(value):
+        raise ValueError(f"{function}: {argument} must be a number, got nan.")
+    if maximum == math.inf:
+        raise ValueError(f"{function}: {argument} must be at least {minimum:g}, got {value!r}.")
+    raise ValueError(f"{function}: {argument} must be in [{minimum:g}, {maximum:g}], got {value!r}.")
+
+
+def require_key(key: Any, function: str) -> None:
+    """Raise ``TypeError`` unless ``key`` is a random key."""
+    if not hasattr(key, "dtype") or not (key.dtype == np.uint32 or jnp.issubdtype(key.dtype, jax.dtypes.prng_key)):
+        raise TypeError(f"{function}: key must be a random key such as jax.random.key(0), got {key!r}.")
 
 
 _TUPLES = {1: "an int", 2: "an int or a pair (height, width)", 3: "an int or a triple (depth, height, width)"}

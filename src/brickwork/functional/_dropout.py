@@ -60,7 +60,7 @@ def dropout(x: Float[ArrayLike, "*shape"], rate: float, key: Array) -> Float[Arr
         return x
     if threshold == _LEVELS:
         return jnp.zeros_like(x)
-    require_key(key, "dropout")
+    checks.require_key(key, "dropout")
     return _dropout(x, key, threshold, _LEVELS / (_LEVELS - threshold))
 
 
@@ -73,12 +73,6 @@ def check_rate(rate: Any, function: str, argument: str) -> float:
     if not 0 <= rate <= 1:
         raise ValueError(f"{function}: {argument} must be in [0, 1], got {rate!r}.")
     return rate
-
-
-def require_key(key: Any, function: str) -> None:
-    """Raise ``TypeError`` unless ``key`` is a random key."""
-    if not hasattr(key, "dtype") or not (key.dtype == np.uint32 or jnp.issubdtype(key.dtype, jax.dtypes.prng_key)):
-        raise TypeError(f"{function}: key must be a random key such as jax.random.key(0), got {key!r}.")
 
 
 @jax.jit

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from . import _checks as checks
-from ._dropout import check_rate, dropout as drop, require_key
+from ._dropout import check_rate, dropout as drop
 from ._recurrent_cells import (
     GATES,
     Weights,
@@ -225,7 +225,7 @@ def _run(
     if rate == 0 or len(layers) == 1 + bidirectional:
         rate, key = 0.0, None
     else:
-        require_key(key, function)
+        checks.require_key(key, function)
     return _stack(
         x, layers, state, lengths, key, kind=kind, bidirectional=bidirectional, batch_first=batch_first, rate=rate
     )

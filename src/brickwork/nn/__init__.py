@@ -12,7 +12,7 @@ from ._activation import (
 from ._containers import Sequential as Sequential
 from ._conv import Conv2d as Conv2d
 from ._dropout import Dropout as Dropout
-from ._embedding import Embedding as Embedding
+from ._embedding import Embedding as Embedding, EmbeddingBag as EmbeddingBag
 from ._linear import Flatten as Flatten, Identity as Identity, Linear as Linear
 from ._norm import (
     BatchNorm1d as BatchNorm1d,

@@ -15,6 +15,7 @@ P = ParamSpec("P")
 Layer = TypeVar("Layer")
 
 integer = checks.integer
+number = checks.number
 sizes = checks.sizes
 
 
