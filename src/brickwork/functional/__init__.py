@@ -13,10 +13,17 @@ from ._activation import (
     tanh as tanh,
 )
 from ._conv import conv2d as conv2d
-from ._dropout import dropout as dropout
+from ._dropout import (
+    alpha_dropout as alpha_dropout,
+    dropout as dropout,
+    dropout1d as dropout1d,
+    dropout2d as dropout2d,
+    dropout3d as dropout3d,
+    feature_alpha_dropout as feature_alpha_dropout,
+)
 from ._embedding import embedding as embedding, embedding_renorm as embedding_renorm
 from ._embedding_bag import embedding_bag as embedding_bag
-from ._linear import flatten as flatten, linear as linear
+from ._linear import bilinear as bilinear, flatten as flatten, linear as linear, unflatten as unflatten
 from ._norm import (
     batch_norm_eval as batch_norm_eval,
     batch_norm_train as batch_norm_train,

@@ -11,9 +11,22 @@ from ._activation import (
 )
 from ._containers import Sequential as Sequential
 from ._conv import Conv2d as Conv2d
-from ._dropout import Dropout as Dropout
+from ._dropout import (
+    AlphaDropout as AlphaDropout,
+    Dropout as Dropout,
+    Dropout1d as Dropout1d,
+    Dropout2d as Dropout2d,
+    Dropout3d as Dropout3d,
+    FeatureAlphaDropout as FeatureAlphaDropout,
+)
 from ._embedding import Embedding as Embedding, EmbeddingBag as EmbeddingBag
-from ._linear import Flatten as Flatten, Identity as Identity, Linear as Linear
+from ._linear import (
+    Bilinear as Bilinear,
+    Flatten as Flatten,
+    Identity as Identity,
+    Linear as Linear,
+    Unflatten as Unflatten,
+)
 from ._norm import (
     BatchNorm1d as BatchNorm1d,
     BatchNorm2d as BatchNorm2d,
