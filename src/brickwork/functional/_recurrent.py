@@ -17,7 +17,6 @@ from ._recurrent_cells import (
     Weights,
     check_states,
     check_weights,
-    input_part,
     pair_of_states,
     rnn_kind,
     wrong_features,
@@ -105,6 +104,9 @@ def lstm(
         (i_t, f_t, g_t, o_t) &= W_{ih} x_t + b_{ih} + W_{hh} h_{t-1} + b_{hh} \\
         c_t &= \sigma(f_t) c_{t-1} + \sigma(i_t) \tanh(g_t) \\
         h_t &= \sigma(o_t) \tanh(c_t)
+
+    On a CPU, without projection, the gradient has a rule of its own: reverse mode can be applied any number of
+    times, and forward mode only to a gradient (as for Hessian-vector products).
 
     Args:
         x: ``(T, N, in)``; ``(N, T, in)`` with ``batch_first``; or one sequence ``(T, in)``.
@@ -338,13 +340,11 @@ def _layer(
     kind: str, x: Array, weights: Weights, start: tuple[Array | None, ...], valid: Array | None, reverse: bool
 ) -> tuple[Array, State]:
     """Run one layer in one direction over ``(T, N, in)``."""
-    time, batch, width = x.shape
     wide = checks.statistics_dtype(x.dtype)
     sizes = (weights.hh.shape[1], weights.ih.shape[0] // GATES[kind])
     state = tuple(
-        jnp.zeros((batch, size), wide) if s is None else s.astype(wide) for s, size in zip(start, sizes, strict=False)
+        jnp.zeros((x.shape[1], size), wide) if s is None else s.astype(wide)
+        for s, size in zip(start, sizes, strict=False)
     )
-    rows = weights.ih.shape[0]
-    part = input_part(kind, x.reshape(time * batch, width), weights).reshape(time, batch, rows)
-    output, last = scan(kind, part, state, weights, valid, reverse)
+    output, last = scan(kind, x, state, weights, valid, reverse)
     return output.astype(x.dtype), tuple(s.astype(x.dtype) for s in last)
