@@ -120,18 +120,18 @@ def _check_offsets(indices: Array, offsets: Any, last: bool) -> Array | None:
         )
     if isinstance(offsets, (tuple, list)):
         offsets = np.asarray(offsets)
-    offsets = checks.to_array(offsets, "embedding_bag", "offsets")
-    if not checks.is_integer(offsets):
+    found: Any = checks.to_array(offsets, "embedding_bag", "offsets")
+    if not checks.is_integer(found):
         raise TypeError(
-            f"embedding_bag: offsets must be integers, got {checks.describe(offsets)}. "
+            f"embedding_bag: offsets must be integers, got {checks.describe(found)}. "
             "Cast them: offsets.astype(jnp.int32)."
         )
-    if len(offsets.shape) != 1 or (last and not offsets.shape[0]):
+    if len(found.shape) != 1 or (last and not found.shape[0]):
         least = " of at least one element, the end of the last bag" if last else ""
-        checks.shape_error("embedding_bag", f"offsets must have 1 axis{least}.", "Check the offsets.", offsets=offsets)
-    if isinstance(offsets, np.ndarray) and offsets.size and offsets[0] != 0:
-        raise ValueError(f"embedding_bag: offsets must begin with 0, where the first bag does; got {offsets[0]}.")
-    return offsets
+        checks.shape_error("embedding_bag", f"offsets must have 1 axis{least}.", "Check the offsets.", offsets=found)
+    if isinstance(found, np.ndarray) and found.size and found[0] != 0:
+        raise ValueError(f"embedding_bag: offsets must begin with 0, where the first bag does; got {found[0]}.")
+    return found
 
 
 def _check_samples(samples: Array, indices: Array, mode: str) -> None:

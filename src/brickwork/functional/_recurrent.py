@@ -276,21 +276,20 @@ def _check_lengths(lengths: Any, x: Array, batch: tuple[int, ...], function: str
         return None
     if isinstance(lengths, (tuple, list)):
         lengths = np.asarray(lengths)
-    lengths = checks.to_array(lengths, function, "lengths")
-    if not checks.is_integer(lengths):
+    found: Any = checks.to_array(lengths, function, "lengths")
+    if not checks.is_integer(found):
         raise TypeError(
-            f"{function}: lengths must be integers, got {checks.describe(lengths)}. "
-            "Cast them: lengths.astype(jnp.int32)."
+            f"{function}: lengths must be integers, got {checks.describe(found)}. Cast them: lengths.astype(jnp.int32)."
         )
-    if lengths.shape != batch or not batch:
+    if found.shape != batch or not batch:
         problem = f"lengths must have the shape {batch}, one for each sequence of the batch."
         if not batch:
             problem = "lengths are for a batch of sequences, and x is one sequence."
-        checks.shape_error(function, problem, "Check lengths, or batch_first.", lengths=lengths, x=x)
+        checks.shape_error(function, problem, "Check lengths, or batch_first.", lengths=found, x=x)
     time = x.shape[1 if batch_first else 0]
-    if isinstance(lengths, np.ndarray) and lengths.size and not (lengths.min() >= 0 and lengths.max() <= time):
-        raise ValueError(f"{function}: lengths must be in [0, {time}], the sizes of x in time, got {lengths.tolist()}.")
-    return lengths
+    if isinstance(found, np.ndarray) and found.size and not (found.min() >= 0 and found.max() <= time):
+        raise ValueError(f"{function}: lengths must be in [0, {time}], the sizes of x in time, got {found.tolist()}.")
+    return found
 
 
 @functools.partial(jax.jit, static_argnames=("kind", "bidirectional", "batch_first", "rate"))

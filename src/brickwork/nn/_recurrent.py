@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 class _Recurrent(Module):
     """What the recurrent layers share: their parameters and options."""
 
+    weight_ih_l0: Parameter
+
     def __init__(
         self,
         kind: str,
