@@ -22,6 +22,7 @@ from tests.contract.rows import (
     pad,
     parametrize,
     pool,
+    recurrent,
     resize,
 )
 
@@ -38,6 +39,7 @@ _FAMILIES = (
     pad,
     parametrize,
     pool,
+    recurrent,
     resize,
 )
 ROWS = [row for family in _FAMILIES for row in family.ROWS]

@@ -132,8 +132,10 @@ def _differentiate(layer: Any, call: Any, arrays: list[Any], keywords: Any, plac
         total = sum((y * jnp.asarray(_weights(y.shape)).astype(y.dtype)).sum() for y in result if _is_float(y))
         return total, result
 
-    wrt = [layer, *places] if layer.parameters() else places
+    wrt = layer if not places else [layer, *places] if layer.parameters() else places
     (_, outputs), gradients = bw.value_and_grad(loss, wrt, has_aux=True)(*arrays)
+    if not places:
+        return outputs, {}, gradients
     by_parameter, *by_input = gradients if layer.parameters() else ({}, *gradients)
     return outputs, dict(zip(places, by_input, strict=True)), by_parameter
 

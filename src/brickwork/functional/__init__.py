@@ -52,18 +52,29 @@ from ._conv_transpose import (
     conv_transpose3d as conv_transpose3d,
 )
 from ._dropout import (
+    alpha_dropout as alpha_dropout,
     dropout as dropout,
+    dropout1d as dropout1d,
+    dropout2d as dropout2d,
+    dropout3d as dropout3d,
+    feature_alpha_dropout as feature_alpha_dropout,
 )
 from ._embedding import (
     embedding as embedding,
+    embedding_renorm as embedding_renorm,
+)
+from ._embedding_bag import (
+    embedding_bag as embedding_bag,
 )
 from ._fold import (
     fold as fold,
     unfold as unfold,
 )
 from ._linear import (
+    bilinear as bilinear,
     flatten as flatten,
     linear as linear,
+    unflatten as unflatten,
 )
 from ._loss_binary import (
     binary_cross_entropy as binary_cross_entropy,
@@ -156,6 +167,16 @@ from ._positions import (
 from ._quantize import (
     dequantize as dequantize,
     quantize as quantize,
+)
+from ._recurrent import (
+    gru as gru,
+    lstm as lstm,
+    rnn as rnn,
+)
+from ._recurrent_cells import (
+    gru_cell as gru_cell,
+    lstm_cell as lstm_cell,
+    rnn_cell as rnn_cell,
 )
 from ._resize import (
     interpolate as interpolate,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING
+import math
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +22,9 @@ def embedding(
     indices: Int[ArrayLike, "*shape"],
     weight: Float[ArrayLike, "num dim"],
     padding_idx: int | None = None,
+    max_norm: float | None = None,
+    norm_type: float = 2.0,
+    scale_grad_by_freq: bool = False,
 ) -> Float[Array, "*shape dim"]:
     r"""Look up one row of a table for each index.
 
@@ -30,6 +34,10 @@ def embedding(
         indices: integers of any shape, each in ``[0, num)``.
         weight: the table, ``(num, dim)``.
         padding_idx: the row that receives no gradient; may be negative, counted from the end.
+        max_norm: rows of a larger norm are scaled down to this one, as :func:`embedding_renorm` does. The table
+            itself is an argument and stays as it is: that function returns the one that ``torch`` would leave.
+        norm_type: the ``p`` of that norm.
+        scale_grad_by_freq: whether the gradient by a row is divided by the number of times it was looked up.
 
     Returns:
         Array of shape ``(*shape, dim)``. An index outside ``[0, num)``, a negative one included,
@@ -50,35 +58,139 @@ def embedding(
     Reference:
         ``torch.nn.functional.embedding``, which raises for an index out of range.
     """
-    indices = checks.to_array(indices, "embedding", "indices")
-    weight = checks.to_array(weight, "embedding", "weight")
+    indices, weight = check_table(indices, weight, "embedding")
+    if max_norm is not None:
+        weight = embedding_renorm(indices, weight, max_norm, norm_type)
+    row = None if padding_idx is None else row_of(padding_idx, weight.shape[0], "embedding")
+    return _embedding(indices, weight, padding_idx=row, by_frequency=bool(scale_grad_by_freq))
+
+
+def embedding_renorm(
+    indices: Int[ArrayLike, "*shape"],
+    weight: Float[ArrayLike, "num dim"],
+    max_norm: float,
+    norm_type: float = 2.0,
+) -> Float[Array, "num dim"]:
+    r"""Scale down those rows of a table that are looked up and have too large a norm.
+
+    .. math:: W_{i, :} \gets W_{i, :} \frac{m}{\lVert W_{i, :} \rVert_p + 10^{-7}} \quad
+        \text{where } \lVert W_{i, :} \rVert_p > m
+
+    For gradients it is as if the table had had these values before: they pass through unchanged.
+
+    Args:
+        indices: integers of any shape, the rows to look at.
+        weight: the table, ``(num, dim)``.
+        max_norm: the largest norm :math:`m`.
+        norm_type: the ``p`` of the norm; ``math.inf`` for the largest absolute value.
+
+    Returns:
+        The new table.
+
+    Raises:
+        ShapeMismatchError: ``weight`` does not have two axes.
+        TypeError: ``indices`` are not integers, or ``max_norm`` or ``norm_type`` no numbers.
+        ValueError: ``max_norm`` or ``norm_type`` is negative.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from brickwork import functional as F
+        >>> F.embedding_renorm(jnp.array([0]), jnp.full((2, 2), 3.0), 1.0, norm_type=1).tolist()
+        [[0.5, 0.5], [3.0, 3.0]]
+
+    Reference:
+        ``torch.embedding_renorm_``.
+    """
+    indices, weight = check_table(indices, weight, "embedding_renorm")
+    max_norm = checks.number(max_norm, "embedding_renorm", "max_norm", 0)
+    norm_type = checks.number(norm_type, "embedding_renorm", "norm_type", 0)
+    return _renorm(indices, weight, max_norm, norm_type=norm_type)
+
+
+def check_table(indices: Any, weight: Any, function: str) -> tuple[Array, Array]:
+    """Check what every lookup needs."""
+    indices = checks.to_array(indices, function, "indices")
+    weight = checks.to_array(weight, function, "weight")
     if not checks.is_integer(indices):
         raise TypeError(
-            f"embedding: indices must be integers, got {checks.describe(indices)}. "
+            f"{function}: indices must be integers, got {checks.describe(indices)}. "
             "Cast them: indices.astype(jnp.int32)."
         )
     if len(weight.shape) != 2:
         checks.shape_error(
-            "embedding",
+            function,
             f"weight must have 2 axes (num, dim), not {weight.ndim}.",
             "The indices come first, the table second.",
             weight=weight,
         )
-    if padding_idx is not None:
-        rows = weight.shape[0]
-        if not -rows <= padding_idx < rows:
-            raise ValueError(
-                f"embedding: padding_idx={padding_idx} is no row of a table of {rows} rows; "
-                f"expected -{rows} to {rows - 1}."
-            )
-        padding_idx = int(padding_idx) % rows
-    return _embedding(indices, weight, padding_idx=padding_idx)
+    return indices, weight
 
 
-@functools.partial(jax.jit, static_argnames="padding_idx")
-def _embedding(indices: Array, weight: Array, *, padding_idx: int | None) -> Array:
-    # The default fill value of floats is NaN; negative indices must not wrap around.
-    rows = weight.at[indices].get(mode="fill", wrap_negative_indices=False)
+def row_of(padding_idx: Any, rows: int, function: str) -> int:
+    """Return the index of the padding, counted from the front."""
+    padding_idx = checks.integer(padding_idx, function, "padding_idx")
+    if not -rows <= padding_idx < rows:
+        raise ValueError(
+            f"{function}: padding_idx={padding_idx} is no row of a table of {rows} rows; "
+            f"expected -{rows} to {rows - 1}."
+        )
+    return padding_idx % rows
+
+
+@functools.partial(jax.jit, static_argnames=("padding_idx", "by_frequency"))
+def _embedding(indices: Array, weight: Array, *, padding_idx: int | None, by_frequency: bool) -> Array:
+    rows = look_up(indices, weight, by_frequency)
     if padding_idx is None:
         return rows
     return jnp.where((indices == padding_idx)[..., None], lax.stop_gradient(rows), rows)
+
+
+def look_up(indices: Array, weight: Array, by_frequency: bool) -> Array:
+    """Return the rows; perhaps with gradients divided by how often each was looked up."""
+    # The default fill value of floats is NaN; negative indices must not wrap around.
+    rows = weight.at[indices].get(mode="fill", wrap_negative_indices=False)
+    if not by_frequency:
+        return rows
+    counts = jnp.zeros(weight.shape[0], jnp.int32).at[indices].add(1, mode="drop", wrap_negative_indices=False)
+    count = counts.at[indices].get(mode="fill", fill_value=1, wrap_negative_indices=False)
+    return _divided_gradient(rows, count[..., None].astype(rows.dtype))
+
+
+@jax.custom_jvp
+def _divided_gradient(x: Array, divisor: Array) -> Array:
+    return x
+
+
+@_divided_gradient.defjvp
+def _(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
+    return primals[0], tangents[0] / primals[1]
+
+
+@functools.partial(jax.jit, static_argnames="norm_type")
+def _renorm(indices: Array, weight: Array, max_norm: Array, *, norm_type: float) -> Array:
+    indices = indices.reshape(-1)
+    rows = weight.at[indices].get(mode="fill", wrap_negative_indices=False)
+    wide = rows.astype(checks.statistics_dtype(rows.dtype))
+    size = jnp.abs(wide)
+    if norm_type == 2:
+        norm = jnp.sqrt((size * size).sum(-1, keepdims=True))
+    elif norm_type == math.inf:
+        norm = size.max(-1, keepdims=True)
+    elif norm_type == 0:
+        norm = (size != 0).sum(-1, keepdims=True).astype(wide.dtype)
+    else:
+        norm = (size**norm_type).sum(-1, keepdims=True) ** (1 / norm_type)
+    limit = jnp.asarray(max_norm).astype(wide.dtype)
+    scale = jnp.where(norm > limit, limit / (norm + 1e-7), jnp.ones((), wide.dtype))
+    new = (wide * scale).astype(rows.dtype)
+    return _as_if_before(weight, weight.at[indices].set(new, mode="drop", wrap_negative_indices=False))
+
+
+@jax.custom_jvp
+def _as_if_before(old: Array, new: Array) -> Array:
+    return new
+
+
+@_as_if_before.defjvp
+def _(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
+    return primals[1], tangents[0]

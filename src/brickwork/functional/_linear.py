@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -103,6 +103,76 @@ def _linear(x: Array, weight: Array, bias: Array | None) -> Array:
     return out if bias is None else out + bias
 
 
+def bilinear(
+    x1: Num[ArrayLike, "*batch in1"],
+    x2: Num[ArrayLike, "*batch in2"],
+    weight: Num[ArrayLike, "out in1 in2"],
+    bias: Num[ArrayLike, " out"] | None = None,
+) -> Num[Array, "*batch out"]:
+    r"""Apply a bilinear map to the last axes of two arrays.
+
+    .. math:: y_o = x_1^T W_o x_2 + b_o
+
+    Args:
+        x1: ``(*, in1)``; any number of leading axes, also none.
+        x2: ``(*, in2)``, with the same leading axes.
+        weight: ``(out, in1, in2)``.
+        bias: ``(out,)``, or ``None``.
+
+    Returns:
+        Array of shape ``(*, out)``.
+
+    Raises:
+        ShapeMismatchError: the shapes do not fit.
+        TypeError: an argument is not an array, or ``x1`` or ``x2`` holds integers and ``weight`` floats.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from brickwork import functional as F
+        >>> F.bilinear(jnp.ones((2, 3)), jnp.ones((2, 4)), jnp.ones((1, 3, 4))).tolist()
+        [[12.0], [12.0]]
+
+    Reference:
+        ``torch.nn.functional.bilinear``.
+    """
+    x1 = checks.to_array(x1, "bilinear", "x1")
+    x2 = checks.to_array(x2, "bilinear", "x2")
+    weight = checks.to_array(weight, "bilinear", "weight")
+    bias = checks.optional_array(bias, "bilinear", "bias")
+    if len(weight.shape) != 3:
+        checks.shape_error(
+            "bilinear", f"weight must have 3 axes (out, in1, in2), not {weight.ndim}.", "Reshape it.", weight=weight
+        )
+    for name, x, features in (("x1", x1, weight.shape[1]), ("x2", x2, weight.shape[2])):
+        if not x.shape or x.shape[-1] != features:
+            got = f"has {x.shape[-1]} features in its last axis" if x.shape else "is a scalar"
+            checks.shape_error(
+                "bilinear",
+                f"{name} {got}, but weight of shape {weight.shape} expects {features}.",
+                "Check the data, or the sizes of the layer.",
+                **{name: x},
+            )
+        checks.require_castable(x, weight, "bilinear", name)
+    if x1.shape[:-1] != x2.shape[:-1]:
+        checks.shape_error("bilinear", "x1 and x2 must have the same leading axes.", "Check the data.", x1=x1, x2=x2)
+    checks.require_length(bias, weight.shape[0], "bilinear", "bias", "output feature", weight=weight)
+    return _bilinear(x1, x2, weight, bias)
+
+
+@jax.jit
+def _bilinear(x1: Array, x2: Array, weight: Array, bias: Array | None) -> Array:
+    dtype = jnp.result_type(x1, x2, weight)
+    wide = checks.statistics_dtype(dtype)
+    lead = x1.shape[:-1]
+    rows1 = x1.astype(dtype).reshape(math.prod(lead), x1.shape[-1])
+    rows2 = x2.astype(wide).reshape(math.prod(lead), x2.shape[-1])
+    half = lax.dot_general(
+        rows1, weight.astype(dtype), (((1,), (1,)), ((), ())), preferred_element_type=wide
+    )  # (rows, out, in2)
+    out = (half * rows2[:, None, :]).sum(-1).reshape(*lead, weight.shape[0])
+    return (out if bias is None else out + bias.astype(wide)).astype(dtype)
+
+
 def flatten(x: ArrayLike, start_dim: int = 0, end_dim: int = -1) -> Array:
     r"""Merge the axes from ``start_dim`` to ``end_dim`` (both included) into one.
 
@@ -143,3 +213,61 @@ def flatten(x: ArrayLike, start_dim: int = 0, end_dim: int = -1) -> Array:
 def _flatten(x: Array, *, start: int, end: int) -> Array:
     merged = math.prod(x.shape[start : end + 1])
     return jnp.reshape(x, (*x.shape[:start], merged, *x.shape[end + 1 :]))
+
+
+def unflatten(x: ArrayLike, dim: int, sizes: tuple[int, ...]) -> Array:
+    r"""Split one axis into several.
+
+    .. math:: (\dots, d_i, \dots) \to (\dots, u_1, \dots, u_n, \dots), \quad \prod_j u_j = d_i
+
+    Args:
+        x: array with at least one axis.
+        dim: the axis; may be negative.
+        sizes: the sizes to split it into; one of them may be -1, for what is left.
+
+    Returns:
+        The same elements in row-major order.
+
+    Raises:
+        ShapeMismatchError: there is no such axis, or the sizes do not multiply to its own.
+        TypeError: ``x`` is not an array, ``dim`` is not an int or ``sizes`` not a tuple of ints.
+        ValueError: a size is negative, or more than one is -1.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from brickwork import functional as F
+        >>> F.unflatten(jnp.ones((2, 12)), 1, (3, -1)).shape
+        (2, 3, 4)
+
+    Reference:
+        ``torch.unflatten``.
+    """
+    x = checks.to_array(x, "unflatten", "x")
+    sizes = split_sizes(sizes, "unflatten", "sizes")
+    if not x.ndim:
+        checks.shape_error("unflatten", "x is a scalar, which has no axis to split.", "Pass an array.", x=x)
+    axis = checks.axis(dim, x.ndim, "unflatten")
+    size, known = x.shape[axis], math.prod(s for s in sizes if s != -1)
+    if size != known if -1 not in sizes else (known == 0 or size % known):
+        checks.shape_error(
+            "unflatten",
+            f"axis {axis} of size {size} can't be split into {sizes}.",
+            "The sizes must multiply to the size of the axis.",
+            x=x,
+        )
+    return _unflatten(x, axis=axis, sizes=tuple(size // known if s == -1 else s for s in sizes))
+
+
+def split_sizes(sizes: Any, function: str, argument: str) -> tuple[int, ...]:
+    """Check the sizes that an axis is split into."""
+    if not isinstance(sizes, (tuple, list)):
+        raise TypeError(f"{function}: {argument} must be a tuple of ints, got {sizes!r} ({type(sizes).__name__}).")
+    found = tuple(checks.integer(s, function, argument, -1) for s in sizes)
+    if not found or found.count(-1) > 1:
+        raise ValueError(f"{function}: {argument} must hold at least one size, and at most one -1; got {found}.")
+    return found
+
+
+@functools.partial(jax.jit, static_argnames=("axis", "sizes"))
+def _unflatten(x: Array, *, axis: int, sizes: tuple[int, ...]) -> Array:
+    return jnp.reshape(x, (*x.shape[:axis], *sizes, *x.shape[axis + 1 :]))

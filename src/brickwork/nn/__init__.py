@@ -68,19 +68,27 @@ from ._conv_transpose import (
     ConvTranspose3d as ConvTranspose3d,
 )
 from ._dropout import (
+    AlphaDropout as AlphaDropout,
     Dropout as Dropout,
+    Dropout1d as Dropout1d,
+    Dropout2d as Dropout2d,
+    Dropout3d as Dropout3d,
+    FeatureAlphaDropout as FeatureAlphaDropout,
 )
 from ._embedding import (
     Embedding as Embedding,
+    EmbeddingBag as EmbeddingBag,
 )
 from ._fold import (
     Fold as Fold,
     Unfold as Unfold,
 )
 from ._linear import (
+    Bilinear as Bilinear,
     Flatten as Flatten,
     Identity as Identity,
     Linear as Linear,
+    Unflatten as Unflatten,
 )
 from ._lora import (
     LoRA as LoRA,
@@ -202,6 +210,16 @@ from ._positions import (
 from ._quantize import (
     Quantized as Quantized,
     quantize as quantize,
+)
+from ._recurrent import (
+    GRU as GRU,
+    LSTM as LSTM,
+    RNN as RNN,
+)
+from ._recurrent_cells import (
+    GRUCell as GRUCell,
+    LSTMCell as LSTMCell,
+    RNNCell as RNNCell,
 )
 from ._repeat import (
     Repeat as Repeat,

@@ -20,6 +20,7 @@ class fan_in_uniform(ElementwiseInitializer):
     Args:
         weight: the weight whose inputs count, for the initializer of a bias; ``None`` for that
             of a weight ``(out, in, ...)`` itself. It may have a shape that is not known yet.
+        first: whether only the axis behind that of the outputs counts.
 
     Example:
         >>> import numpy as np
@@ -29,7 +30,8 @@ class fan_in_uniform(ElementwiseInitializer):
         True
     """
 
-    def __init__(self, weight: Variable | None = None) -> None:
+    def __init__(self, weight: Variable | None = None, *, first: bool = False) -> None:
+        self._axes = slice(1, 2 if first else None)
         # The bias's initializer refers to the weight, never back: there is no reference cycle,
         # and a deep copy of the layer copies both together.
         self._weight = weight
@@ -39,7 +41,7 @@ class fan_in_uniform(ElementwiseInitializer):
         require_float(self, dtype)
         inputs = shape if self._weight is None else self._weight.known_shape[self._weight.stacked :]
         values = standard(rng, n, dtype, uniform=True)
-        values *= 1 / math.sqrt(max(math.prod(inputs[1:]), 1))
+        values *= 1 / math.sqrt(max(math.prod(inputs[self._axes]), 1))
         return values
 
     @property

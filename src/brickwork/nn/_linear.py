@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import jax.numpy as jnp
 
 from ..core import Parameter
-from ..functional import _checks as checks, flatten, linear
+from ..functional import _checks as checks, bilinear, flatten, linear, unflatten
+from ..functional._linear import split_sizes
 from ..module import Module
 from . import _args as args
 from ._init import fan_in_uniform, follow_weight
@@ -95,6 +96,97 @@ class Linear(Module):
         return f"{args.show(self.in_features)} → {args.show(self.out_features)}{bias}"
 
 
+class Bilinear(Module):
+    r"""Bilinear layer: a map of the last axes of two arrays that is linear in each.
+
+    .. math:: y_o = x_1^T W_o x_2 + b_o
+
+    Args:
+        out_features: size of the output's last axis.
+        in1_features: size of the first input's last axis; taken from the first call when not given.
+        in2_features: size of the second input's last axis; taken from the first call when not given.
+        bias: whether to add :math:`b`.
+        dtype: of the parameters.
+
+    Shape:
+        ``(*, in1_features)`` and ``(*, in2_features)`` to ``(*, out_features)``, with any number of leading axes.
+
+    Parameters:
+        weight: ``(out_features, in1_features, in2_features)``, drawn from :math:`U(-k, k)` with
+            :math:`k = 1 / \sqrt{\text{in1\_features}}`.
+        bias: ``(out_features,)``, drawn from the same distribution.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from brickwork import nn
+        >>> layer = nn.Bilinear(5)
+        >>> layer(jnp.ones((2, 3)), jnp.ones((2, 4))).shape
+        (2, 5)
+        >>> layer
+        Bilinear(3, 4 → 5)
+
+    Reference:
+        ``torch.nn.Bilinear``.
+    """
+
+    @args.torch_order("in1_features", "in2_features", "out_features", "bias")
+    def __init__(
+        self,
+        out_features: int,
+        *,
+        in1_features: int | None = None,
+        in2_features: int | None = None,
+        bias: bool = True,
+        dtype: Any = jnp.float32,
+    ) -> None:
+        outputs = args.size(out_features, "Bilinear", "out_features")
+        inputs1 = args.optional_size(in1_features, "Bilinear", "in1_features")
+        inputs2 = args.optional_size(in2_features, "Bilinear", "in2_features")
+        self.weight = Parameter(shape=(outputs, inputs1, inputs2), dtype=dtype, init=fan_in_uniform(first=True))
+        init = fan_in_uniform(self.weight, first=True)
+        self.bias = Parameter(shape=(outputs,), dtype=dtype, init=init) if bias else None
+
+    @property
+    def in1_features(self) -> int | None:
+        """Size of the first input's last axis; ``None`` while it is not known."""
+        return self.weight.shape[1]
+
+    @property
+    def in2_features(self) -> int | None:
+        """Size of the second input's last axis; ``None`` while it is not known."""
+        return self.weight.shape[2]
+
+    @property
+    def out_features(self) -> int:
+        """Size of the output's last axis."""
+        return self.weight.shape[0]
+
+    def build(self, x1: Any, x2: Any) -> None:
+        """Take the numbers of inputs from the last axes."""
+        sizes = list(self.weight.shape)
+        for i, (name, x) in enumerate((("x1", x1), ("x2", x2)), 1):
+            shape = checks.shape_of(x, "Bilinear", name)
+            if not shape:
+                checks.shape_error(
+                    "Bilinear",
+                    f"{name} is a scalar, but its last axis must hold the features.",
+                    "Pass an array of shape (*, features).",
+                    **{name: x},
+                )
+            if sizes[i] is None:
+                sizes[i] = shape[-1]
+        self.weight.shape = tuple(sizes)
+        follow_weight(self.bias, self.weight)
+
+    def forward(self, x1: Num[Array, "*batch in1"], x2: Num[Array, "*batch in2"]) -> Num[Array, "*batch out"]:
+        """Apply the map."""
+        return bilinear(x1, x2, self.weight, self.bias)
+
+    def extra_repr(self) -> str:
+        bias = "" if self.bias is not None else ", bias=False"
+        return f"{args.show(self.in1_features)}, {args.show(self.in2_features)} → {self.out_features}{bias}"
+
+
 class Identity(Module):
     r"""Layer that returns its input; a placeholder.
 
@@ -157,3 +249,40 @@ class Flatten(Module):
 
     def extra_repr(self) -> str:
         return args.options(self, start_dim=1, end_dim=-1)[2:]
+
+
+class Unflatten(Module):
+    r"""Split one axis into several.
+
+    .. math:: (\dots, d_i, \dots) \to (\dots, u_1, \dots, u_n, \dots), \quad \prod_j u_j = d_i
+
+    Args:
+        dim: the axis to split; may be negative.
+        unflattened_size: the sizes to split it into; one of them may be -1, for what is left.
+
+    Shape:
+        ``(*, d, *)`` to ``(*, *unflattened_size, *)``.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from brickwork import nn
+        >>> layer = nn.Unflatten(1, (3, 4))
+        >>> layer(jnp.ones((2, 12))).shape
+        (2, 3, 4)
+        >>> layer
+        Unflatten(dim=1, unflattened_size=(3, 4))
+
+    Reference:
+        ``torch.nn.Unflatten``, without named axes.
+    """
+
+    def __init__(self, dim: int, unflattened_size: tuple[int, ...]) -> None:
+        self.dim = args.integer(dim, "Unflatten", "dim")
+        self.unflattened_size = split_sizes(unflattened_size, "Unflatten", "unflattened_size")
+
+    def forward(self, x: Num[Array, "*shape"]) -> Num[Array, "*split"]:
+        """Split the axis."""
+        return unflatten(x, self.dim, self.unflattened_size)
+
+    def extra_repr(self) -> str:
+        return f"dim={self.dim}, unflattened_size={self.unflattened_size}"
