@@ -17,7 +17,7 @@ from ._attention import MultiheadAttention, fill_outputs, open_linear
 from ._cache import KVCache
 from ._dropout import Dropout
 from ._linear import Linear
-from ._norm import LayerNorm
+from ._norm_layer import LayerNorm
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float

@@ -195,10 +195,11 @@ class Ready:
         self.place = max(places, key=lambda place: len(place.device_set)) if held else None
         self.bound = any(x.committed for x in held)
         self.near = {}
-        if held and isinstance(self.place, jax.sharding.NamedSharding):
+        mesh = getattr(self.place, "mesh", None)
+        if held and isinstance(mesh, jax.sharding.Mesh):
             # What is on one device by default goes along, now instead of at every call: the optimiser's state, say.
             for variable in (*inputs, *([random_stream()] if self.draws else [])):
-                variable._value = spread_over(variable._value, self.place.mesh)
+                variable._value = spread_over(variable._value, mesh)
         given = [a for a in arrays if isinstance(a, jax.Array)]
         if held and not all(lies_on(x, self.place.device_set) for x in (*held, *given)):
             raise self.mismatch(arrays)
