@@ -25,9 +25,11 @@ from ._pool import AvgPool2d as AvgPool2d, MaxPool2d as MaxPool2d
 from ._positions import RotaryEmbedding as RotaryEmbedding, SinusoidalPositions as SinusoidalPositions
 from ._repeat import Repeat as Repeat
 from ._transformer import (
+    TransformerDecoderLayer as TransformerDecoderLayer,
+    TransformerEncoderLayer as TransformerEncoderLayer,
+)
+from ._transformer_stacks import (
     Transformer as Transformer,
     TransformerDecoder as TransformerDecoder,
-    TransformerDecoderLayer as TransformerDecoderLayer,
     TransformerEncoder as TransformerEncoder,
-    TransformerEncoderLayer as TransformerEncoderLayer,
 )
