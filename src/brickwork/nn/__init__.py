@@ -233,11 +233,13 @@ from ._resize import (
     UpsamplingNearest2d as UpsamplingNearest2d,
 )
 from ._transformer import (
+    TransformerDecoderLayer as TransformerDecoderLayer,
+    TransformerEncoderLayer as TransformerEncoderLayer,
+)
+from ._transformer_stacks import (
     Transformer as Transformer,
     TransformerDecoder as TransformerDecoder,
-    TransformerDecoderLayer as TransformerDecoderLayer,
     TransformerEncoder as TransformerEncoder,
-    TransformerEncoderLayer as TransformerEncoderLayer,
 )
 from ._weight_norm import (
     spectral_norm as spectral_norm,
