@@ -13,7 +13,7 @@ from ..functional._attention import check_flag
 from ..init import xavier_uniform
 from ..module import Module
 from . import _args as args
-from ._norm import LayerNorm
+from ._norm_layer import LayerNorm
 from ._transformer import ORDER, TransformerDecoderLayer, TransformerEncoderLayer
 
 if TYPE_CHECKING:
