@@ -96,8 +96,8 @@ class NLLLoss(Loss):
         reduction: ``"mean"``, ``"sum"``, or ``"none"``.
 
     Shape:
-        Log-probabilities ``(N, C)``, ``(N, C, d1, ...)`` or ``(C,)``, and class indices ``(N,)``, ``(N, d1,
-        ...)`` or ``()``, to ``()``; with ``reduction="none"`` to the shape of class indices.
+        Log-probabilities ``(N, C)``, ``(N, C, d1, ...)`` or ``(C,)``, and class indices ``(N,)``,
+        ``(N, d1, ...)`` or ``()``, to ``()``; with ``reduction="none"`` to the shape of class indices.
 
     Parameters:
         weight: buffer ``(C,)``, where given.
