@@ -282,7 +282,7 @@ def test_functions():
     refuse(
         lambda: F.lstm(X, weights, lengths=np.array([1, 2, 5])),
         ValueError,
-        "lstm: lengths must be in [0, 4], the sizes of x in time, got [1, 2, 5].",
+        "lstm: lengths must be in [0, 4], the size of x in time, got [1, 2, 5].",
     )
     refuse(
         lambda: F.lstm(X[0], weights, lengths=[1]),

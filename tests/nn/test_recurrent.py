@@ -113,10 +113,11 @@ def test_in_a_network_that_learns():
     assert last < 0.1 * first
 
 
-def test_symbolic_sizes():
+@pytest.mark.parametrize("make", [nn.LSTM, nn.GRU])
+def test_symbolic_sizes(make):
     from jax import export
 
-    layer = nn.GRU(4, input_size=2, batch_first=True)
+    layer = make(4, input_size=2, batch_first=True)
     pure, state = bw.functional(layer)
     t, n = export.symbolic_shape("t, n")
     exported = export.export(jax.jit(lambda s, x: pure(s, x)[0]))(

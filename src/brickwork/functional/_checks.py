@@ -136,6 +136,19 @@ def require_inexact(x: Any, function: str, argument: str) -> None:
         )
 
 
+def require_integer(x: Any, function: str, argument: str) -> None:
+    """Raise ``TypeError`` when ``x`` holds anything but integers."""
+    if not is_integer(x):
+        raise TypeError(
+            f"{function}: {argument} must be integers, got {describe(x)}. Cast them: {argument}.astype(jnp.int32)."
+        )
+
+
+def host_array(x: Any) -> np.ndarray | None:
+    """Return an array whose values can be looked at for nothing, one of NumPy; ``None`` for others."""
+    return x if isinstance(x, np.ndarray) else None
+
+
 def require_castable(x: Any, weight: Any, function: str, argument: str = "x") -> None:
     """Raise ``TypeError`` for integer data that meets floating-point weights."""
     if x.dtype.kind in "iub" and is_inexact(weight):

@@ -111,11 +111,7 @@ def check_table(indices: Any, weight: Any, function: str) -> tuple[Array, Array]
     """Check what every lookup needs."""
     indices = checks.to_array(indices, function, "indices")
     weight = checks.to_array(weight, function, "weight")
-    if not checks.is_integer(indices):
-        raise TypeError(
-            f"{function}: indices must be integers, got {checks.describe(indices)}. "
-            "Cast them: indices.astype(jnp.int32)."
-        )
+    checks.require_integer(indices, function, "indices")
     if len(weight.shape) != 2:
         checks.shape_error(
             function,

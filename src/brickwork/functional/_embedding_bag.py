@@ -120,17 +120,14 @@ def _check_offsets(indices: Array, offsets: Any, last: bool) -> Array | None:
         )
     if isinstance(offsets, (tuple, list)):
         offsets = np.asarray(offsets)
-    found: Any = checks.to_array(offsets, "embedding_bag", "offsets")
-    if not checks.is_integer(found):
-        raise TypeError(
-            f"embedding_bag: offsets must be integers, got {checks.describe(found)}. "
-            "Cast them: offsets.astype(jnp.int32)."
-        )
+    found = checks.to_array(offsets, "embedding_bag", "offsets")
+    checks.require_integer(found, "embedding_bag", "offsets")
     if len(found.shape) != 1 or (last and not found.shape[0]):
         least = " of at least one element, the end of the last bag" if last else ""
         checks.shape_error("embedding_bag", f"offsets must have 1 axis{least}.", "Check the offsets.", offsets=found)
-    if isinstance(found, np.ndarray) and found.size and found[0] != 0:
-        raise ValueError(f"embedding_bag: offsets must begin with 0, where the first bag does; got {found[0]}.")
+    values = checks.host_array(found)
+    if values is not None and values.size and values[0] != 0:
+        raise ValueError(f"embedding_bag: offsets must begin with 0, where the first bag does; got {values[0]}.")
     return found
 
 

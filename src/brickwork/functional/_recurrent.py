@@ -276,19 +276,17 @@ def _check_lengths(lengths: Any, x: Array, batch: tuple[int, ...], function: str
         return None
     if isinstance(lengths, (tuple, list)):
         lengths = np.asarray(lengths)
-    found: Any = checks.to_array(lengths, function, "lengths")
-    if not checks.is_integer(found):
-        raise TypeError(
-            f"{function}: lengths must be integers, got {checks.describe(found)}. Cast them: lengths.astype(jnp.int32)."
-        )
+    found = checks.to_array(lengths, function, "lengths")
+    checks.require_integer(found, function, "lengths")
     if found.shape != batch or not batch:
         problem = f"lengths must have the shape {batch}, one for each sequence of the batch."
         if not batch:
             problem = "lengths are for a batch of sequences, and x is one sequence."
         checks.shape_error(function, problem, "Check lengths, or batch_first.", lengths=found, x=x)
     time = x.shape[1 if batch_first else 0]
-    if isinstance(found, np.ndarray) and found.size and not (found.min() >= 0 and found.max() <= time):
-        raise ValueError(f"{function}: lengths must be in [0, {time}], the sizes of x in time, got {found.tolist()}.")
+    values = checks.host_array(found)
+    if values is not None and values.size and not (values.min() >= 0 and values.max() <= time):
+        raise ValueError(f"{function}: lengths must be in [0, {time}], the size of x in time, got {values.tolist()}.")
     return found
 
 

@@ -35,7 +35,7 @@ def scan(
         The outputs ``(T, N, out)``, zeros where there is no element, and the last states; as wide as the initial.
     """
     on_cpu = jax.default_backend() == "cpu"
-    if on_cpu and kind == "lstm" and weights.hr is None:
+    if on_cpu and kind == "lstm" and weights.hr is None and isinstance(x.shape[0], int):
         return lstm_scan(x, state, weights, valid, reverse)
     # One product for all times is fastest, but for a CPU: there it is slower to get the memory for all the results,
     # page by page, than to multiply in small parts.
