@@ -255,9 +255,13 @@ def test_lora():
     refuse(
         lambda: nn.lora(nn.Sequential(nn.ReLU()), r".*", 1),
         ValueError,
-        "lora: Sequential holds no layer that can be wrapped; those are Conv2d, Embedding, Linear",
+        "lora: Sequential holds no layer that can be wrapped; those are Conv1d, Conv2d, Conv3d, Embedding, Linear",
     )
-    refuse(lambda: nn.LoRA(nn.ReLU(), 1), TypeError, "LoRA: base must be one of Conv2d, Embedding, Linear, got a ReLU")
+    refuse(
+        lambda: nn.LoRA(nn.ReLU(), 1),
+        TypeError,
+        "LoRA: base must be one of Conv1d, Conv2d, Conv3d, Embedding, Linear, got a ReLU",
+    )
     refuse(
         lambda: nn.lora(nn.lora(net, r"0", 2), r".*", 2),
         ValueError,
@@ -303,7 +307,7 @@ def test_quantize():
     refuse(
         lambda: nn.quantize(nn.quantize(net)),
         ValueError,
-        "quantize: Sequential holds no layer that can be wrapped; those are Conv2d, Embedding, Linear",
+        "quantize: Sequential holds no layer that can be wrapped; those are Conv1d, Conv2d, Conv3d, Embedding, Linear",
     )
     refuse(
         lambda: net[0](jnp.ones((2, 5))),

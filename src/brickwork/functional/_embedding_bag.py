@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -128,7 +128,7 @@ def _check_offsets(indices: Array, offsets: Any, last: bool) -> Array | None:
     values = checks.host_array(found)
     if values is not None and values.size and values[0] != 0:
         raise ValueError(f"embedding_bag: offsets must begin with 0, where the first bag does; got {values[0]}.")
-    return found
+    return cast("Array", found)  # jit converts it
 
 
 def _check_samples(samples: Array, indices: Array, mode: str) -> None:

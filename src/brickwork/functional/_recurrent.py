@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -287,7 +287,7 @@ def _check_lengths(lengths: Any, x: Array, batch: tuple[int, ...], function: str
     values = checks.host_array(found)
     if values is not None and values.size and not (values.min() >= 0 and values.max() <= time):
         raise ValueError(f"{function}: lengths must be in [0, {time}], the size of x in time, got {values.tolist()}.")
-    return found
+    return cast("Array", found)  # jit converts it
 
 
 @functools.partial(jax.jit, static_argnames=("kind", "bidirectional", "batch_first", "rate"))

@@ -311,10 +311,11 @@ def check_layer(layer: Any, place: str, what: str = "layer", unpack: str = "") -
     if not callable(layer):
         hint = ""
         if isinstance(layer, str):
-            from . import _activation  # for the names in it
+            from . import _activation, _activation_piecewise, _activation_softmax  # for the names in them
 
             wanted = layer.lower().replace("_", "")
-            names = (n for n, kind in vars(_activation).items() if isinstance(kind, type) and n.lower() == wanted)
+            known = vars(_activation) | vars(_activation_piecewise) | vars(_activation_softmax)
+            names = (n for n, kind in known.items() if isinstance(kind, type) and n.lower() == wanted)
             hint = f"; for an activation pass a layer or a function, such as nn.{next(names, 'ReLU')}()"
         elif isinstance(layer, (list, tuple)) and unpack:
             hint = f"; unpack it: {unpack}"

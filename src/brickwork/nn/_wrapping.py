@@ -7,12 +7,14 @@ from typing import Any
 
 from ..core import ModuleBase, TrackedDict, TrackedList
 from ..core._patterns import no_match
-from ._conv import Conv2d
+from ._conv import Conv1d, Conv2d, Conv3d
 from ._embedding import Embedding
 from ._linear import Linear
 
 LAYERS: dict[type[Any], str] = {
+    Conv1d: "convolution",
     Conv2d: "convolution",
+    Conv3d: "convolution",
     Embedding: "embedding",
     Linear: "linear",
 }
