@@ -135,7 +135,7 @@ def test_no_array(row: Row, what):
 @rows_where(lambda row: row.name != "Identity" and row.leaf)
 def test_too_many_arguments(row: Row):
     with pytest.raises(TypeError) as info:
-        row.built()(row.data(), row.data())
+        row.built()(*[row.data()] * 6)
     assert info.value.__notes__[-1].startswith("  in net (")
 
 

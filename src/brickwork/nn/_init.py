@@ -31,7 +31,7 @@ class fan_in_uniform(ElementwiseInitializer):
     """
 
     def __init__(self, weight: Variable | None = None, *, first: bool = False) -> None:
-        self._axes = slice(1, 2 if first else None)
+        self._first = first
         # The bias's initializer refers to the weight, never back: there is no reference cycle,
         # and a deep copy of the layer copies both together.
         self._weight = weight
@@ -41,7 +41,8 @@ class fan_in_uniform(ElementwiseInitializer):
         require_float(self, dtype)
         inputs = shape if self._weight is None else self._weight.known_shape[self._weight.stacked :]
         values = standard(rng, n, dtype, uniform=True)
-        values *= 1 / math.sqrt(max(math.prod(inputs[self._axes]), 1))
+        counted = inputs[1:2] if self._first else inputs[1:]
+        values *= 1 / math.sqrt(max(math.prod(counted), 1))
         return values
 
     @property

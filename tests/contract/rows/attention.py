@@ -113,8 +113,8 @@ ROWS = [
     ),
     Row(
         "TransformerDecoderLayer",
-        layer(Decoder, activation=nn.Tanh()),
-        layer(Decoder, d_model=4, activation=nn.Tanh()),
+        lambda: layer(Decoder, activation=nn.Tanh())(),
+        lambda: layer(Decoder, d_model=4, activation=nn.Tanh())(),
         (2, 3, 4),
         integer="",
         parameters=DECODER,
