@@ -64,7 +64,7 @@ NUMBERS = [
 ]
 
 
-@pytest.mark.parametrize(("layer", "function", "option"), NUMBERS, ids=str)
+@pytest.mark.parametrize(("layer", "function", "option"), NUMBERS, ids=[f"{row[0]}-{row[2]}" for row in NUMBERS])
 def test_options_are_numbers(layer, function, option):
     for bad, kind, message in (
         (float("nan"), ValueError, "must be a number, got nan."),

@@ -22,7 +22,9 @@ def grid(*cases):
     last = dict(cases)
     more = [(*case, dtype, "none") for case in last.items() for dtype in ("float64", "bfloat16")]
     found = [(*case, "float32", "mean") for case in cases] + more
-    return pytest.mark.parametrize(("name", "options", "dtype", "reduction"), found, ids=str)
+    return pytest.mark.parametrize(
+        ("name", "options", "dtype", "reduction"), found, ids=lambda v: str(v).partition(" at 0x")[0]
+    )
 
 
 WEIGHT = np.array([0.5, 2.0, 0.25, 1.5], np.float32)  # exact in every dtype
