@@ -66,6 +66,10 @@ bench: $(VENV)/.installed-$(BENCH)
 	$(BIN)/python benchmarks/memory.py
 	$(BIN)/python benchmarks/cold_start.py
 	$(BIN)/python benchmarks/cache.py
+	$(BIN)/python benchmarks/init.py
+	$(BIN)/python benchmarks/quantize.py
+	$(BIN)/python benchmarks/layers.py
+	$(BIN)/python benchmarks/workloads.py
 
 clean:
 	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis build dist digits-out
