@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -69,6 +69,7 @@ def compare_layers(
     tolerance: float | None = None,
     training: bool = True,
     gradients: bool = True,
+    wrt: Sequence[int] | None = None,
     call: Callable[..., Any] | None = None,
     call_torch: Callable[..., Any] | None = None,
     **keywords: Any,
@@ -86,6 +87,7 @@ def compare_layers(
         tolerance: relative to the largest number of each array; that of the dtype by default (1e-5, 1e-12, 2e-2).
         training: the mode of both.
         gradients: whether to compare gradients.
+        wrt: the inputs by which; all of floats by default.
         call: ``call(layer, *inputs, **keywords)``, to call our layer in another way.
         call_torch: the same for theirs.
         **keywords: arguments of both calls; NumPy arrays become tensors and arrays.
@@ -98,12 +100,12 @@ def compare_layers(
         theirs = theirs.to(torch_dtype).train(training)
         ours = ours.to(jax_dtype).train(training)
         move_state(ours, theirs)
-        tensors = [_tensor(x, torch_dtype, gradients) for x in inputs]
+        places = [i for i, x in enumerate(inputs) if _is_float(x) and (wrt is None or i in wrt)]
+        tensors = [_tensor(x, torch_dtype, gradients and i in places) for i, x in enumerate(inputs)]
         arrays = [_array(x, jax_dtype) for x in inputs]
         their_keywords = {k: _tensor(v, torch_dtype, False) for k, v in keywords.items()}
         our_keywords = {k: _array(v, jax_dtype) for k, v in keywords.items()}
         expected = tensors_in(call_torch(theirs, *tensors, **their_keywords))
-        places = [i for i, x in enumerate(inputs) if _is_float(x)]
         if gradients:
             found, by_input, by_parameter = _differentiate(ours, call, arrays, our_keywords, places)
         else:

@@ -358,7 +358,7 @@ def test_two_threads_on_different_paths():
         t.join()
     assert not errors
     assert int(count) == 39 * 101
-    assert f.stats().compilations == read.stats().compilations == 2
+    assert f.stats().programs == read.stats().programs == 2  # one for each path, whoever came first
 
 
 def test_tracing_while_another_thread_overwrites_what_is_asked():

@@ -15,7 +15,7 @@ from ._variable import Variable
 def _entries(node: Any) -> list[tuple[str, Any]]:
     found: list[tuple[str, Any]] = []
     for name, value in node.edges():
-        if not name:  # what adds nothing to names is described by the module that holds it
+        if not name and describe_extra(node):  # what adds nothing to names is described by the module that holds it
             continue
         if isinstance(value, tuple) and is_structure(value):
             found += [(f"{name}.{i}", x) for i, x in enumerate(value)]

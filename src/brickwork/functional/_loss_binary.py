@@ -35,8 +35,8 @@ def kl_div(
         target: the probabilities they should have, or their logarithms, an array of the same shape. Where a
             probability is zero the loss is zero.
         log_target: whether ``target`` holds logarithms.
-        reduction: ``"batchmean"`` for the sum divided by the size of axis 0, ``"mean"``, ``"sum"``, or ``"none"``
-            for the losses of all elements.
+        reduction: ``"batchmean"`` for the sum divided by the size of axis 0 (if there is one), ``"mean"``, ``"sum"``,
+            or ``"none"`` for the losses of all elements.
 
     Returns:
         The loss, in the dtype of ``log_probs``; computed in at least float32. A negative probability gives NaN.
@@ -59,8 +59,6 @@ def kl_div(
     log_probs, target = base.floats("kl_div", log_probs=log_probs, target=target)
     base.require_same_shape("kl_div", log_probs=log_probs, target=target)
     check_kl_reduction(reduction, "kl_div")
-    if reduction == "batchmean":
-        base.require_vector(log_probs, "kl_div", "log_probs")
     return _kl_div(log_probs, target, log_target=bool(log_target), reduction=reduction)
 
 
@@ -222,7 +220,7 @@ def _kl_div(log_probs: Array, target: Array, *, log_target: bool, reduction: str
     else:
         # 0 log 0 is 0, and so is 0 (log 0 - log 0)
         loss = t * (jnp.log(jnp.where(t == 0, 1, t)) - jnp.where((t == 0) & (y == -jnp.inf), 0, y))
-    if reduction == "batchmean":
+    if reduction == "batchmean" and log_probs.ndim:
         return (loss.sum() / log_probs.shape[0]).astype(log_probs.dtype)
     return base.reduce(loss, reduction, log_probs.dtype)
 

@@ -104,19 +104,19 @@ class _ConvNd(KernelLayer):
         dtype: Any = jnp.float32,
     ) -> None:
         name, ndim = type(self).__name__, self._ndim
-        self._declare(out_channels, kernel_size, in_channels, groups, bias, dtype)
-        self.stride = args.sizes_or_int(stride, ndim, name, "stride")
-        self.dilation = args.sizes_or_int(dilation, ndim, name, "dilation")
+        checked_stride = args.sizes_or_int(stride, ndim, name, "stride")
+        checked_dilation = args.sizes_or_int(dilation, ndim, name, "dilation")
         if isinstance(padding, str):
             require_padding_name(ndim, padding, name)
             if padding == "same" and any(s != 1 for s in args.sizes(stride, ndim, name, "stride")):
                 same_needs_stride_1(ndim, stride, name)
-            self.padding = padding
         else:
-            self.padding = args.sizes_or_int(padding, ndim, name, "padding", 0)
+            padding = args.sizes_or_int(padding, ndim, name, "padding", 0)
         if padding_mode not in _PADDING_MODES:
             known = ", ".join(map(repr, _PADDING_MODES))
             raise ValueError(f"{name}: padding_mode must be one of {known}, got {padding_mode!r}.")
+        self._declare(out_channels, kernel_size, in_channels, groups, bias, dtype)  # which takes numbers from the seed
+        self.stride, self.dilation, self.padding = checked_stride, checked_dilation, padding
         self.padding_mode = padding_mode
 
     def build(self, x: Any) -> None:

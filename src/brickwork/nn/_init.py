@@ -81,5 +81,5 @@ class normal_but_row(Initializer):
 def follow_weight(bias: Parameter | None, weight: Variable) -> None:
     """Let the bias's first values depend on this weight: another may have taken the old one's place."""
     initializer = None if bias is None else bias.init
-    if isinstance(initializer, fan_in_uniform) and isinstance(weight, Parameter):  # not a parametrised one
+    if isinstance(initializer, fan_in_uniform) and isinstance(weight, Variable):  # not a parametrised one
         initializer.follow(weight)

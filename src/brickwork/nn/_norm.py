@@ -148,7 +148,11 @@ class BatchNorm(ChannelNorm):
         y, batch_mean, batch_var = batch_norm_train(
             x, self.weight, self.bias, self.eps, axis_name=axes if axes else None
         )
-        if count and mean is not None and var is not None and tracked is not None:
+        if mean is None or var is None or tracked is None:
+            return y
+        if not count:  # nothing to learn from, but a batch
+            tracked.value = tracked.value + jnp.ones((), tracked.dtype)
+        else:
             batch_mean, batch_var, count = _pooled(mean, batch_mean, batch_var, count, axes)
             mean.value, var.value, tracked.value = update_running_statistics(
                 mean.value,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from ..core import Buffer, ModuleBase, Parameter
 from ..core._frame import current_frame, note_module, outside
@@ -228,7 +229,13 @@ class Optimizer(Module):
         state = jax.tree_util.tree_unflatten(self._tree, [b.value for b in self._buffers])
         # Within a trace the plain function: what it passes on unchanged is then seen to be the same.
         rule = self._rule(tuple(values))
-        update = self._jitted(rule).update if current_frame() is None else functools.partial(_update, rule)
+        if current_frame() is None:
+            update = self._jitted(rule).update
+        else:
+            update = functools.partial(_update, rule)
+            # State that was made just now comes as arrays, not tracers. For every function that JAX has jitted once
+            # for all and that is called with an array while tracing, it would keep the trace.
+            state = jax.tree_util.tree_map(lambda x: x if isinstance(x, Tracer) else lax.optimization_barrier(x), state)
         try:
             new_values, new_state = update(given, state, values)
         except ValueError as error:

@@ -10,12 +10,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
 from ..core import Frame, ModuleBase, Structure, Variable
 from ..core._deferred import is_box
 from ..core._frame import UPDATE_LOCK, all_or_nothing
-from ..core._jax import calls_python, evaluate_jaxpr, in_trace, trace_config, used_inputs
+from ..core._jax import calls_python, evaluate_jaxpr, trace_config, used_inputs
 from ..core._parameter import Slot
 from ..errors import TraceLeakError
 from ._guards import Guards
@@ -47,11 +46,6 @@ class CompileFrame(Frame):
         value = variable.concrete()
         if variable._trace is None:
             self.unknown[id(variable)] = variable
-            # Tracers of it, for JAX keeps the trace and the arrays' shardings in the cache of every function that
-            # it has jitted once for all and that is called with arrays while tracing.
-            with in_trace(self.trace):
-                value = jax.tree_util.tree_map(lax.optimization_barrier, value)
-            self.bind(variable, value)
         return value
 
     def note(self, module: Any) -> None:
