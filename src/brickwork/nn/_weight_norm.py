@@ -93,10 +93,10 @@ def spectral_norm(
         >>> import jax.numpy as jnp
         >>> from brickwork import nn
         >>> layer = nn.spectral_norm(nn.Linear(3))
-        >>> layer(jnp.ones((2, 5))).shape
-        (2, 3)
-        >>> float(jnp.linalg.norm(layer.weight.value, 2).round(3))
-        1.0
+        >>> for _ in range(20):  # each call in training mode comes closer
+        ...     y = layer(jnp.ones((2, 5)))
+        >>> abs(float(jnp.linalg.norm(layer.weight.value, 2)) - 1) < 0.01
+        True
 
     Reference:
         Miyato et al., "Spectral Normalization for Generative Adversarial Networks", 2018;
