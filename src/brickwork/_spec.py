@@ -27,15 +27,19 @@ def spec(*shape: int, dtype: Any = jnp.float32) -> jax.ShapeDtypeStruct:
         ShapeDtypeStruct(shape=(2, 20), dtype=float32)
     """
     sizes: Any = shape[0] if len(shape) == 1 and isinstance(shape[0], (tuple, list)) else shape
+    plain: list[Any] = []
     for size in sizes:
         if size is None:
             raise TypeError("spec: sizes must be integers, got None; for a batch of any size give any size, such as 1")
-        if isinstance(size, bool) or not (isinstance(size, (int, np.integer)) or _is_symbolic(size)):
+        if isinstance(size, (int, np.integer)) and not isinstance(size, bool):
+            if size < 0:
+                raise ValueError(f"spec: sizes must not be negative, got {tuple(sizes)}")
+            plain.append(int(size))
+        elif _is_symbolic(size):
+            plain.append(size)
+        else:
             raise TypeError(f"spec: sizes must be integers, got {size!r}; the dtype goes by name: dtype=...")
-        if isinstance(size, (int, np.integer)) and size < 0:
-            raise ValueError(f"spec: sizes must not be negative, got {tuple(sizes)}")
-    plain = tuple(int(s) if isinstance(s, (int, np.integer)) else s for s in sizes)
-    return jax.ShapeDtypeStruct(plain, jnp.dtype(dtype))
+    return jax.ShapeDtypeStruct(tuple(plain), jnp.dtype(dtype))
 
 
 def _is_symbolic(size: Any) -> bool:

@@ -95,7 +95,7 @@ def scaled_dot_product_attention(
     """
     q, k, v = _operands(query, key, value)
     batch, groups = _batch(q, k, v, enable_gqa)
-    form = _Form((*batch, q.shape[-2], k.shape[-2]), _scale(scale, q), check_flag(is_causal, _NAME, "is_causal"))
+    form = _Form((*batch, q.shape[-2], k.shape[-2]), _scale(scale, q), checks.flag(is_causal, _NAME, "is_causal"))
     mask = _mask(attn_mask, form.full)
     rate = check_rate(dropout_p, _NAME, "dropout_p")
     if rate and dropout_key is None:
@@ -113,13 +113,6 @@ def attention_with_weights(
     batch, _ = _batch(q, k, v, False)
     form = _Form((*batch, q.shape[-2], k.shape[-2]), _scale(None, q), False)
     return _with_weights(q, k, v, _mask(attn_mask, form.full), dropout_key, form=form, rate=rate)
-
-
-def check_flag(value: Any, function: str, argument: str) -> bool:
-    """Return a switch as a ``bool``; it chooses the program, so it can't be an array."""
-    if not isinstance(value, (bool, np.bool_)):
-        raise TypeError(f"{function}: {argument} must be True or False, got {value!r:.60} ({type(value).__name__}).")
-    return bool(value)
 
 
 def _operands(query: Any, key: Any, value: Any) -> tuple[Array, Array, Array]:
@@ -160,7 +153,7 @@ def _operands(query: Any, key: Any, value: Any) -> tuple[Array, Array, Array]:
 def _batch(q: Array, k: Array, v: Array, enable_gqa: Any) -> tuple[tuple[Any, ...], int]:
     """The leading axes of the result, and how many query heads share each head of the keys."""
     shapes = [x.shape[:-2] for x in (q, k, v)]
-    if check_flag(enable_gqa, _NAME, "enable_gqa") and shapes[0] and shapes[1] and shapes[0][-1] != shapes[1][-1]:
+    if checks.flag(enable_gqa, _NAME, "enable_gqa") and shapes[0] and shapes[1] and shapes[0][-1] != shapes[1][-1]:
         heads, shared = shapes[0][-1], shapes[1][-1]
         if v.ndim < 3 or v.shape[-3] != shared or not shared or heads % shared:
             checks.shape_error(

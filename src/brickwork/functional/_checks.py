@@ -263,6 +263,13 @@ def nonzero(value: Any, function: str, argument: str) -> float:
     return found
 
 
+def flag(value: Any, function: str, argument: str) -> bool:
+    """Return a switch as a ``bool``; it chooses the program, so it can't be an array. Numbers are no switches."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{function}: {argument} must be True or False, got {value!r:.60} ({type(value).__name__}).")
+    return bool(value)
+
+
 def require_key(key: Any, function: str) -> None:
     """Raise ``TypeError`` unless ``key`` is a random key."""
     if not hasattr(key, "dtype") or not (key.dtype == np.uint32 or jnp.issubdtype(key.dtype, jax.dtypes.prng_key)):

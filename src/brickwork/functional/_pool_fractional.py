@@ -141,7 +141,7 @@ def _fractional(
     shape = (*x.shape[: x.ndim - ndim], ndim)
     shape = shape if len(shape) == 3 else (1, *shape)
     if samples is None:
-        check_key(key, function)
+        checks.require_key(key, function)
         return _draw(x, key, kernel=kernel, out=out, shape=shape, indices=bool(indices))
     samples = checks.to_array(samples, function, "_random_samples")
     checks.require_inexact(samples, function, "_random_samples")
@@ -154,12 +154,6 @@ def _fractional(
             x=x,
         )
     return _fractional_max_pool(x, samples, kernel=kernel, out=out, indices=bool(indices))
-
-
-def check_key(key: Any, function: str) -> None:
-    """Raise ``TypeError`` for what is no random key."""
-    if not hasattr(key, "dtype") or not (key.dtype == np.uint32 or jnp.issubdtype(key.dtype, jax.dtypes.prng_key)):
-        raise TypeError(f"{function}: key must be a random key such as jax.random.key(0), got {key!r}.")
 
 
 @functools.lru_cache(maxsize=1024, typed=True)

@@ -12,7 +12,6 @@ import numpy as np
 from jax import lax
 
 from . import _checks as checks
-from ._attention import check_flag
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float, Int
@@ -144,7 +143,7 @@ def apply_rotary(
             x=x,
             cos=cos,
         )
-    return _rotate(x, cos, sin, interleaved=check_flag(interleaved, "apply_rotary", "interleaved"))
+    return _rotate(x, cos, sin, interleaved=checks.flag(interleaved, "apply_rotary", "interleaved"))
 
 
 def check_base(base: Any, function: str) -> float:

@@ -7,14 +7,13 @@ import inspect
 from collections.abc import Callable
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-import numpy as np
-
 from ..functional import _checks as checks
 
 P = ParamSpec("P")
 Layer = TypeVar("Layer")
 
 epsilon = checks.epsilon
+flag = checks.flag
 integer = checks.integer
 number = checks.number
 nonzero = checks.nonzero
@@ -35,13 +34,6 @@ def sizes_or_int(value: Any, ndim: int, layer: str, argument: str, minimum: int 
     """Check an int, or one int for each of ``ndim`` spatial axes, and return it in the form it was given."""
     found = checks.sizes(value, ndim, layer, argument, minimum)
     return found if isinstance(value, (tuple, list)) else found[0]
-
-
-def flag(value: Any, layer: str, argument: str) -> bool:
-    """Return a switch as a ``bool``; numbers are no switches."""
-    if not isinstance(value, (bool, np.bool_)):
-        raise TypeError(f"{layer}: {argument} must be True or False, got {value!r} ({type(value).__name__}).")
-    return bool(value)
 
 
 def show(size: int | None) -> str:

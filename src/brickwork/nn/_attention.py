@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from ..core import Parameter, next_key
 from ..functional import _checks as checks, linear, scaled_dot_product_attention
-from ..functional._attention import attention_with_weights, check_flag
+from ..functional._attention import attention_with_weights
 from ..functional._dropout import check_rate
 from ..functional._multihead import check_mask, extend, merge_heads, merge_masks, split_heads
 from ..init import xavier_normal, xavier_uniform, zeros
@@ -99,8 +99,8 @@ class MultiheadAttention(Module):
         if e is not None and e % self.num_heads:
             raise ValueError(f"{_NAME}: num_heads={num_heads} must divide embed_dim={embed_dim}.")
         self.dropout = check_rate(dropout, _NAME, "dropout")
-        self.add_zero_attn = check_flag(add_zero_attn, _NAME, "add_zero_attn")
-        self.batch_first = check_flag(batch_first, _NAME, "batch_first")
+        self.add_zero_attn = args.flag(add_zero_attn, _NAME, "add_zero_attn")
+        self.batch_first = args.flag(batch_first, _NAME, "batch_first")
         k, v = args.optional_size(kdim, _NAME, "kdim"), args.optional_size(vdim, _NAME, "vdim")
         stacked = all(size is None or size == e for size in (k, v))
         rows = None if e is None else 3 * e
@@ -280,7 +280,7 @@ class MultiheadAttention(Module):
 
 
 def _flag(value: Any, argument: str) -> bool:
-    return check_flag(value, _NAME, argument)
+    return args.flag(value, _NAME, argument)
 
 
 def open_linear(outputs: int | None, inputs: int | None, *, bias: bool, dtype: Any, bias_init: Any = None) -> Linear:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 import jax.numpy as jnp
 
 from ..functional import _checks as checks, apply_rotary, rotary_tables, sinusoidal_positions
-from ..functional._attention import check_flag
 from ..functional._positions import check_base, check_even
 from ..module import Module
 from . import _args as args
@@ -102,7 +101,7 @@ class RotaryEmbedding(Module):
     def __init__(self, *, dim: int | None = None, base: float = 10000.0, interleaved: bool = False) -> None:
         self.dim = None if dim is None else check_even(dim, "RotaryEmbedding", "dim")
         self.base = check_base(base, "RotaryEmbedding")
-        self.interleaved = check_flag(interleaved, "RotaryEmbedding", "interleaved")
+        self.interleaved = args.flag(interleaved, "RotaryEmbedding", "interleaved")
 
     def forward(self, x: Float[Array, "*batch t d"], positions: Int[Array, "*#batch t"] | int = 0) -> Any:
         """Rotate."""

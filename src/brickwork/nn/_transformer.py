@@ -9,7 +9,6 @@ import jax.numpy as jnp
 
 from ..core import ModuleBase
 from ..functional import _checks as checks, gelu, relu
-from ..functional._attention import check_flag
 from ..module import Module
 from . import _args as args
 from ._attention import MultiheadAttention, fill_outputs, open_linear
@@ -65,7 +64,7 @@ class _Layer(Module):
         self.linear1 = Linear(wide, in_features=d, bias=bias, dtype=dtype)
         self.dropout = Dropout(dropout)
         self.linear2 = open_linear(d, wide, bias=bias, dtype=dtype)
-        self.norm_first = check_flag(norm_first, name, "norm_first")
+        self.norm_first = args.flag(norm_first, name, "norm_first")
         for i in range(1, self._norms + 1):
             norm = LayerNorm(normalized_shape=d, eps=layer_norm_eps, bias=bias, dtype=dtype)
             setattr(self, f"norm{i}", norm)

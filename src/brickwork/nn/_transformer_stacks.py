@@ -9,7 +9,6 @@ import jax.numpy as jnp
 
 from ..core import ModuleBase, Parameter
 from ..functional import _checks as checks
-from ..functional._attention import check_flag
 from ..init import xavier_uniform
 from ..module import Module
 from . import _args as args
@@ -234,7 +233,7 @@ class Transformer(Module):
             _draw_apart(self.decoder)
         else:
             self.decoder = custom_decoder
-        self.batch_first = check_flag(batch_first, "Transformer", "batch_first")
+        self.batch_first = args.flag(batch_first, "Transformer", "batch_first")
 
     def forward(
         self,
