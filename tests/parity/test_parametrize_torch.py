@@ -32,8 +32,14 @@ def stretched(module):
 @pytest.mark.parametrize("layer", LAYERS)
 def test_weight_norm(layer, dim, dtype):
     ours, theirs, shape = LAYERS[layer]
+    # One length for the whole weight: its gradient is one number, a sum of all entries that nearly cancel.
+    tolerance = 1e-4 if dim is None and dtype == "float32" else None
     compare_layers(
-        nn.weight_norm(ours(), dim=dim), stretched(P.weight_norm(theirs(), dim=dim)), normal(0, *shape), dtype=dtype
+        nn.weight_norm(ours(), dim=dim),
+        stretched(P.weight_norm(theirs(), dim=dim)),
+        normal(0, *shape),
+        dtype=dtype,
+        tolerance=tolerance,
     )
 
 

@@ -1,0 +1,91 @@
+"""A file in memory, and what a reader makes of it."""
+
+from __future__ import annotations
+
+import mmap
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, BinaryIO, NoReturn
+
+import numpy as np
+
+from ..errors import CheckpointError
+
+__all__ = ["Contents", "Reader", "Source"]
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a file holds.
+
+    Attributes:
+        tree: a nest of dicts, lists and tuples with read-only NumPy arrays and plain values. Arrays are views of the
+            mapped file wherever its bytes allow it. The same object in two places is one array of the file.
+        kind: which format it is, for users: ``"torch"``, ``"mxnet"`` ...
+        metadata: what else the file says.
+        aliases: name -> the name under which the same array is stored, for names that ``tree`` lacks.
+    """
+
+    tree: Any
+    kind: str
+    metadata: dict[str, str] = field(default_factory=dict)
+    aliases: dict[str, str] = field(default_factory=dict)
+
+
+class Source:
+    """A file mapped into memory: its bytes, with every access checked.
+
+    Attributes:
+        path: how messages call the file.
+        data: all its bytes, uint8, read-only.
+        what: what messages call its format, such as ``"MXNet parameter file"``; a reader sets it.
+    """
+
+    def __init__(self, path: str, data: np.ndarray, what: str = "file") -> None:
+        self.path, self.data, self.what = path, data, what
+
+    @classmethod
+    def of(cls, path: str, file: BinaryIO) -> Source:
+        """Map an open file, which may be closed afterwards."""
+        size = os.fstat(file.fileno()).st_size
+        try:
+            data = np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
+        except (OSError, ValueError):  # file systems that cannot map, and empty files
+            file.seek(0)
+            data = np.frombuffer(file.read(), np.uint8)
+        source = cls(path, data)
+        if len(data) != size:
+            source.fail(0, "the file changed while it was opened")
+        return source
+
+    @property
+    def size(self) -> int:
+        """Length in bytes."""
+        return len(self.data)
+
+    def fail(self, offset: int, reason: str) -> NoReturn:
+        """Raise a ``CheckpointError`` about the bytes at ``offset``."""
+        raise CheckpointError(f"{self.path}: damaged {self.what}, at byte {offset:,}: {reason}")
+
+    def refuse(self, reason: str) -> NoReturn:
+        """Raise a ``CheckpointError`` about a file that is intact but can't be read."""
+        raise CheckpointError(f"{self.path}: cannot load this {self.what}: {reason}")
+
+    def view(self, offset: int, size: int, what: str) -> np.ndarray:
+        """``size`` bytes from ``offset``, without a copy; ``what`` names them in the message if they aren't there."""
+        if offset < 0 or size < 0 or offset + size > self.size:
+            left = max(self.size - offset, 0)
+            self.fail(offset, f"{what} should take {size:,} bytes, but {left:,} are left; the file is truncated")
+        return self.data[offset : offset + size]
+
+    def bytes(self, offset: int, size: int, what: str) -> bytes:
+        """The same as a copy."""
+        return self.view(offset, size, what).tobytes()
+
+    def unsigned(self, offset: int, size: int, what: str) -> int:
+        """A little-endian unsigned integer of ``size`` bytes."""
+        return int.from_bytes(self.bytes(offset, size, what), "little")
+
+
+Reader = Callable[[Source], Contents]
