@@ -1,0 +1,183 @@
+"""Files of Keras: weights (``.weights.h5``, one file or several), archives (``.keras``), whole models (``.h5``).
+
+All of them hold HDF5. Names are those of the datasets, such as ``layers/dense/vars/0``. What else is needed to tell
+which is which, Keras' names of layers, their order and the configuration of the model, is in the metadata; a
+configuration is never more than text here. :mod:`brickwork.io._layouts_keras` makes layers of it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any
+
+import numpy as np
+
+from ._hdf5 import Hdf5, read_hdf5
+from ._source import Contents, Source
+from ._zip import Archive
+
+__all__ = ["is_keras_archive", "is_keras_shards", "read_keras_archive", "read_keras_h5", "read_keras_shards"]
+
+_CONFIG, _WEIGHTS, _MAX_CONFIG = "config.json", "model.weights.h5", 64 * 2**20
+_TOP = "top_level_model_weights"  # where Keras puts what belongs to no layer
+
+
+def is_keras_archive(names: list[str]) -> bool:
+    """Whether a zip archive with these members is a ``.keras`` file."""
+    return _CONFIG in names and any(name.startswith("model.weights.") for name in names)
+
+
+def is_keras_shards(head: bytes) -> bool:
+    """Whether a file that begins with ``head`` is the list of the files that hold a model's weights."""
+    return head.lstrip()[:1] == b"{" and b'"weight_map"' in head and b".weights.h5" in head
+
+
+def read_keras_h5(source: Source) -> Contents:
+    """Read an HDF5 file: weights or whole model, of Keras 2 or 3, or any other with plain datasets."""
+    source.what = "HDF5 file"
+    file = read_hdf5(source)
+    return Contents(file.datasets, "keras" if _is_keras(file) else "hdf5", _metadata(source, file))
+
+
+def read_keras_archive(source: Source) -> Contents:
+    """Read the weights in a ``.keras`` archive, and the configuration of the model as text."""
+    source.what = "Keras archive"
+    archive = Archive(source)
+    if _WEIGHTS not in archive:
+        found = [name for name in archive.names() if name.startswith("model.weights.")]
+        source.refuse(f"its weights are in {found}, not in {_WEIGHTS!r}; in Keras, save them with save_weights")
+    inner = archive.open(_WEIGHTS)
+    inner.what = "HDF5 file"
+    file = read_hdf5(inner)
+    metadata = _metadata(inner, file)
+    metadata["model_config"] = _member_text(archive, _CONFIG, source)
+    if "metadata.json" in archive:
+        said = _parsed(_member_text(archive, "metadata.json", source), source, "metadata.json")
+        metadata |= {key: value for key, value in said.items() if isinstance(value, str)}
+    return Contents(file.datasets, "keras", metadata)
+
+
+def read_keras_shards(source: Source) -> Contents:
+    """Read weights that Keras has split over several files, by their list, a JSON text beside them."""
+    source.what = "list of weight files"
+    text = source.bytes(0, min(source.size, _MAX_CONFIG), "the list").decode("utf-8", "replace")
+    places = _parsed(text, source, "the list").get("weight_map")
+    if not isinstance(places, dict):
+        source.fail(0, "it has no object 'weight_map'")
+    files: dict[str, None] = {}
+    for names in places.values():
+        for name in names if isinstance(names, list) else [names]:
+            if not isinstance(name, str) or not name or name != os.path.basename(name) or name == "..":
+                source.refuse(f"it names the file {name!r}, but the weights must be in the same folder")
+            files[name] = None
+    tree: dict[str, Any] = {}
+    names: dict[str, str] = {}
+    for name in files:
+        part = _open_beside(source, name)
+        file = read_hdf5(part)
+        twice = tree.keys() & file.datasets.keys()
+        if twice:
+            source.refuse(f"the dataset {min(twice)!r} is in {name!r} and in another file")
+        tree |= file.datasets
+        names |= _layer_names(file)
+    for place in places:
+        if not any(key.startswith(f"{place.strip('/')}/") for key in tree):
+            source.refuse(f"{place!r} should be in {places[place]}, but is not")
+    return Contents(tree, "keras", {"layer names": json.dumps(names)})
+
+
+def _open_beside(source: Source, name: str) -> Source:
+    path = os.path.join(os.path.dirname(source.path), name)
+    try:
+        with open(path, "rb") as file:
+            part = Source.of(path, file)
+    except OSError as error:
+        source.refuse(f"its part {name!r} can't be opened: {error.strerror or error}; it must be in the same folder")
+    part.what = "HDF5 file"
+    return part
+
+
+def _member_text(archive: Archive, name: str, source: Source) -> str:
+    member = archive.open(name)
+    if member.size > _MAX_CONFIG:
+        source.refuse(f"its member {name!r} takes {member.size:,} bytes; at most {_MAX_CONFIG:,} are read")
+    return member.data.tobytes().decode("utf-8", "replace")
+
+
+def _parsed(text: str, source: Source, what: str) -> dict[str, Any]:
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        source.fail(0, f"{what} is not valid JSON: {error}")
+    if not isinstance(found, dict):
+        source.fail(0, f"{what} is not a JSON object")
+    return found
+
+
+# --- what the file says besides its arrays --------------------------------------------------------
+
+
+def _is_keras(file: Hdf5) -> bool:
+    return any(path.split("/")[-1] == "vars" or "layer_names" in said for path, said in file.attributes.items())
+
+
+def _metadata(source: Source, file: Hdf5) -> dict[str, str]:
+    """Attributes of the whole file, names of layers, and the order of the weights in the older layout."""
+    root = file.attributes[""]
+    metadata = {key: value for key, value in root.items() if isinstance(value, str)}
+    names = _layer_names(file)
+    if names:
+        metadata["layer names"] = json.dumps(names)
+    for top in ("model_weights", ""):
+        if "layer_names" in _joined(file.attributes.get(top, {})):
+            metadata["layers"] = json.dumps(_legacy_layers(source, file, top))
+            break
+    if file.untyped:
+        metadata["without a datatype"] = json.dumps(file.untyped)
+    return metadata
+
+
+def _layer_names(file: Hdf5) -> dict[str, str]:
+    """Path of a layer -> its name, in the newer layout."""
+    found = {}
+    for path, said in file.attributes.items():
+        above, _, last = path.rpartition("/")
+        name = said.get("name")
+        if last == "vars" and isinstance(name, str):
+            found[above] = name
+    return found
+
+
+def _joined(attributes: dict[str, Any]) -> dict[str, Any]:
+    """With the lists put together that Keras has split because HDF5 allows no attributes over 64 KiB."""
+    found = dict(attributes)
+    for name in ("layer_names", "weight_names"):
+        parts: list[str] = []
+        while isinstance(part := attributes.get(f"{name}{len(parts)}"), list):
+            parts.append(part)  # type: ignore[arg-type]
+        if parts:
+            found[name] = [text for part in parts for text in part]
+    return found
+
+
+def _legacy_layers(source: Source, file: Hdf5, top: str) -> list[tuple[str, list[str]]]:
+    """Layers in their order, each with the names of its datasets in their order."""
+    layers = []
+    for layer in [*_texts(_joined(file.attributes[top]).get("layer_names")), _TOP]:
+        group = f"{top}/{layer}" if top else layer
+        if group not in file.attributes:
+            if layer == _TOP:
+                continue
+            source.refuse(f"it lists the layer {layer!r}, but has no such group")
+        weights = _texts(_joined(file.attributes[group]).get("weight_names"))
+        paths = [f"{group}/{name}" for name in weights]
+        for path in paths:
+            if not isinstance(file.datasets.get(path), np.ndarray):
+                source.refuse(f"it lists the weight {path!r}, but has no such dataset")
+        layers.append((layer, paths))
+    return layers
+
+
+def _texts(value: Any) -> list[str]:
+    return value if isinstance(value, list) else []
