@@ -56,11 +56,13 @@ def test_a_missing_file_with_a_neighbour(net, path):
 
 def test_a_directory(net, path):
     folder = path.parent
+    net.save(folder / "other.safetensors")
     with unchanged(net):
         error = refuse(
             lambda: net.load(folder),
             CheckpointError,
-            f"cannot load '{folder}': it is a directory; it contains 'mlp.safetensors'",
+            f"cannot load '{folder}': it is a directory of several checkpoints; name one: 'mlp.safetensors', "
+            "'other.safetensors'",
         )
     assert isinstance(error, IsADirectoryError)
 

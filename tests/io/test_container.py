@@ -49,7 +49,7 @@ def test_safetensors_reads_ours(tmp_path, shape):
         np.testing.assert_array_equal(found[dtype], values)
     with safetensors.safe_open(tmp_path / "x", "np") as file:
         assert file.metadata()["author"] == "me"
-        assert file.metadata().keys() == {"author", "brickwork"}
+        assert file.metadata().keys() == {"author", "brickwork", "brickwork.crc32"}
 
 
 def test_we_read_those_of_safetensors(tmp_path):

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import json
 import math
-import mmap
+import zlib
 from collections.abc import Callable, Iterable
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, BinaryIO, NoReturn
 
@@ -19,19 +20,24 @@ import ml_dtypes
 import numpy as np
 
 from ..errors import CheckpointError
+from ._source import Source
 
 __all__ = [
+    "CHECKSUMS",
     "Container",
     "Tensor",
     "is_native",
     "is_storable",
     "read_container",
     "restore",
+    "verify_container",
     "write_container",
 ]
 
+CHECKSUMS = "brickwork.crc32"  # metadata: CRC-32 of each tensor's bytes, 8 hex digits each, in the order of the data
 MAX_HEADER = 100_000_000  # bytes; the limit of the format
 ALIGNMENT = 64  # of the data in files we write: XLA's CPU backend uses such memory as it is
+_WORTH_A_THREAD = 1 << 18  # bytes
 _MAX_NDIM = 64  # NumPy's
 _MAX_SIZE = 2**63
 
@@ -124,21 +130,34 @@ class Tensor:
 
 
 def write_container(file: BinaryIO, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    """Write a whole container into ``file``, one tensor in memory at a time.
+    """Write a whole container into ``file``, which is empty, one tensor in memory at a time.
 
     Tensors are placed by the largest power of two that divides their sizes, so that all of them
-    are aligned although the format allows no padding between them.
+    are aligned although the format allows no padding between them. Their checksums are part of the metadata; being
+    known last, they are filled in last.
     """
-    order = sorted(tensors, key=lambda name: -_divisor(tensors[name].nbytes))
-    file.write(_header({name: tensors[name] for name in order}, metadata))
-    for name in order:
-        tensor = tensors[name]
-        values = np.ascontiguousarray(tensor.fetch(), tensor.dtype)
-        if _is_small_integer(tensor.dtype.name):
-            values = values.astype(_DTYPES[_STORED_AS[tensor.dtype.name]])
-        if values.nbytes != tensor.nbytes:
-            raise RuntimeError(f"tensor {name!r} changed its size while it was saved")
-        file.write(values.reshape(-1).view(np.uint8).data)
+    ordered = {name: tensors[name] for name in sorted(tensors, key=lambda name: -_divisor(tensors[name].nbytes))}
+    file.write(_header(ordered, {**metadata, CHECKSUMS: "0" * 8 * len(ordered)}))
+    with ThreadPoolExecutor(1, "brickwork-checksum") as pool:
+        checksums = [_write(file, name, tensor, pool) for name, tensor in ordered.items()]
+    file.seek(0)
+    file.write(_header(ordered, {**metadata, CHECKSUMS: "".join(f"{n:08x}" for n in checksums)}))
+
+
+def _write(file: BinaryIO, name: str, tensor: Tensor, pool: Executor) -> int:
+    """Write a tensor's bytes; returns their checksum."""
+    values = np.ascontiguousarray(tensor.fetch(), tensor.dtype)
+    if _is_small_integer(tensor.dtype.name):
+        values = values.astype(_DTYPES[_STORED_AS[tensor.dtype.name]])
+    if values.nbytes != tensor.nbytes:
+        raise RuntimeError(f"tensor {name!r} changed its size while it was saved")
+    data = values.reshape(-1).view(np.uint8).data
+    if values.nbytes < _WORTH_A_THREAD:
+        file.write(data)
+        return zlib.crc32(data)
+    checksum = pool.submit(zlib.crc32, data)  # while the system copies the bytes
+    file.write(data)
+    return checksum.result()
 
 
 def _is_small_integer(dtype_name: str) -> bool:
@@ -194,11 +213,9 @@ class _Entry:
 class _Reader:
     """Reads one file; holds what the messages need."""
 
-    def __init__(self, path: str, size: int) -> None:
-        self.path, self.size, self.data_start = path, size, 8
-
-    def fail(self, offset: int, reason: str) -> NoReturn:
-        raise CheckpointError(f"{self.path}: damaged safetensors file, at byte {offset}: {reason}")
+    def __init__(self, source: Source) -> None:
+        self.source, self.size, self.data_start = source, source.size, 8
+        self.fail = source.fail
 
     def header(self, data: Any) -> dict[str, Any]:
         """The parsed header."""
@@ -296,34 +313,50 @@ class _Reader:
             self.fail(self.data_start + entry.start, f"tensor {entry.name!r}: {error}")
 
 
-def read_container(path: str, file: BinaryIO, size: int) -> Container:
-    """Map ``file`` into memory and check all that it says about itself.
+def read_container(source: Source) -> Container:
+    """Check all that a file says about itself.
 
     Args:
-        path: how messages call the file.
-        file: the open file, positioned anywhere; it may be closed afterwards.
-        size: its length in bytes, at least 8.
+        source: the file, of at least 8 bytes.
 
     Raises:
         CheckpointError: whatever is wrong with the file, and at which byte.
     """
-    reader = _Reader(path, size)
-    data = _mapped(file)
-    if len(data) != size:
-        reader.fail(0, "the file changed while it was opened")
-    header = reader.header(data)
+    source.what = "safetensors file"
+    reader = _Reader(source)
+    header = reader.header(source.data)
     metadata = reader.metadata(header)
     entries = [reader.entry(name, fields) for name, fields in header.items()]
     reader.check_layout(entries)
-    return Container(path, {e.name: reader.array(data, e) for e in entries}, metadata)
+    return Container(source.path, {e.name: reader.array(source.data, e) for e in entries}, metadata)
 
 
-def _mapped(file: BinaryIO) -> np.ndarray:
-    try:
-        return np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
-    except (OSError, ValueError):  # file systems that cannot map
-        file.seek(0)
-        return np.frombuffer(file.read(), np.uint8)
+def verify_container(source: Source) -> None:
+    """Compare the bytes of a file that :func:`read_container` has accepted with their checksums.
+
+    Raises:
+        CheckpointError: bytes have changed since the file was written, or it has no checksums.
+    """
+    reader = _Reader(source)
+    header = reader.header(source.data)
+    checksums = reader.metadata(header).get(CHECKSUMS)
+    if checksums is None:
+        source.refuse(
+            "it has no checksums to verify, since another tool or an older brickwork wrote it; load it without "
+            "verify=True, and save it with bw.save to add them"
+        )
+    if len(checksums) != 8 * len(header):
+        reader.fail(8, f"{len(checksums)} digits of checksums for {len(header)} tensors")
+    for i, (name, fields) in enumerate(header.items()):
+        start, stop = fields["data_offsets"]
+        data = source.data[reader.data_start + start : reader.data_start + stop].data
+        found, expected = zlib.crc32(data), checksums[8 * i : 8 * i + 8]
+        if f"{found:08x}" != expected:
+            reader.fail(
+                reader.data_start + start,
+                f"the {stop - start:,} bytes of tensor {name!r} have the CRC-32 {found:08x}, but {expected} when they "
+                "were written; the file was damaged since then",
+            )
 
 
 def _view(raw: np.ndarray, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:

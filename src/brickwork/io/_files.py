@@ -2,41 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
-import difflib
 import json
-import os
-import secrets
-import stat
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, BinaryIO, Literal, NoReturn, overload
+from typing import Any, Literal, overload
 
-import jax
 import numpy as np
 
-from ..errors import CheckpointError
-from ._container import Container, read_container, write_container
-from ._kinds import HEAD, is_safetensors, name_kind
-from ._structure import Encoder, decode
+from ._container import write_container
+from ._formats import FORMAT, KEY, read
+from ._paths import Path, checked_path, replacing
+from ._selection import Place, Shardings, chosen, placement
+from ._structure import Encoder
 
 __all__ = ["FileInfo", "load", "save"]
-
-_KEY = "brickwork"  # our entry in the metadata of a safetensors file
-_FORMAT = 1
-_Path = str | os.PathLike[str]
-
-
-class MissingFileError(CheckpointError, FileNotFoundError):
-    """There is no such file."""
-
-
-class NotAFileError(CheckpointError, IsADirectoryError):
-    """The path is a directory or something else that is no file."""
-
-
-class FilePermissionError(CheckpointError, PermissionError):
-    """The operating system does not permit it."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +24,7 @@ class FileInfo:
     Attributes:
         metadata: the ``metadata`` given to :func:`save`, or that of another tool's file.
         aliases: name -> the name under which the same array is stored, for dicts of arrays.
-        kind: ``"brickwork"`` or ``"safetensors"``, by who wrote it.
+        kind: ``"brickwork"``, or the format of another tool: ``"safetensors"``, ``"torch"`` ...
     """
 
     metadata: dict[str, str]
@@ -58,22 +36,24 @@ class FileInfo:
 
 
 def save(
-    path: _Path,
+    path: Path,
     tree: Any,
     metadata: dict[str, str] | None = None,
     aliases: dict[str, str] | None = None,
 ) -> None:
     """Save a nest of arrays and plain values in one safetensors file.
 
-    The nest may consist of dicts, lists, tuples and named tuples; of JAX and NumPy arrays of every
+    The nest may consist of dicts, lists, tuples, named tuples and dataclasses; of JAX and NumPy arrays of every
     dtype, JAX random keys and brickwork variables (their values are saved); and of numbers,
     strings, bytes and ``None``. :func:`load` gives all of it back, with three simplifications:
-    subclasses of dict and list come back as dict and list; a named tuple comes back as one of a new
+    subclasses of dict and list come back as dict and list; a named tuple or a dataclass comes back as one of a new
     class with the same name and fields; variables come back as JAX arrays. An array that occurs in
     several places is stored once and comes back as one object.
 
     Other tools read the file as well. The tensors of a flat dict are called as its keys, those of a
     nest by the keys joined with dots.
+
+    A checksum of each tensor goes into the file, for ``load(path, verify=True)``.
 
     The file is written beside its final place, synced to disk and renamed: after a crash there is
     the old file or the new one. A new file gets its permissions from the umask, an existing one
@@ -100,15 +80,15 @@ def save(
         ...     load(path)
         {'weights': [Array([1., 1., 1.], dtype=float32)], 'step': 7}
     """
-    path = _path(path)
+    path = checked_path(path, "save(path, tree)")
     metadata = _checked_metadata(metadata)
     encoder = Encoder()
-    structure = {"format": _FORMAT, "tree": encoder.encode(tree)}
+    structure = {"format": FORMAT, "tree": encoder.encode(tree)}
     tied = _aliases(tree, aliases)
     if tied:
         structure["aliases"] = tied
-    metadata[_KEY] = json.dumps(structure, separators=(",", ":"), allow_nan=False)
-    with _replacing(path) as file:
+    metadata[KEY] = json.dumps(structure, separators=(",", ":"), allow_nan=False)
+    with replacing(path) as file:
         write_container(file, encoder.tensors, metadata)
 
 
@@ -121,8 +101,8 @@ def _checked_metadata(metadata: dict[str, str] | None) -> dict[str, str]:
             (key + value).encode()
         except UnicodeEncodeError as error:
             raise ValueError(f"metadata {key!r} is not valid Unicode text: {error}") from None
-    if _KEY in found:
-        raise ValueError(f"metadata may not have the key {_KEY!r}, which brickwork itself uses")
+    if KEY in found:
+        raise ValueError(f"metadata may not have the key {KEY!r}, which brickwork itself uses")
     return found
 
 
@@ -148,83 +128,60 @@ def _aliases(tree: Any, given: dict[str, str] | None) -> dict[str, str]:
     return tied
 
 
-@contextlib.contextmanager
-def _replacing(path: str) -> Iterator[BinaryIO]:
-    """A new file that takes the place of ``path`` if the block succeeds, and else disappears."""
-    target = os.path.realpath(path)  # a link stays a link
-    folder, base = os.path.split(target)
-    mode = _writable_mode(path, target, folder)
-    temporary = os.path.join(folder, f".{base[:60]}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
-    try:
-        with open(temporary, "xb", opener=lambda p, flags: os.open(p, flags, 0o666)) as file:
-            try:
-                if mode is not None:
-                    os.chmod(temporary, mode)
-                yield file
-                file.flush()
-                os.fsync(file.fileno())
-                os.replace(temporary, target)
-            except BaseException:
-                with contextlib.suppress(OSError):
-                    os.unlink(temporary)
-                raise
-        _sync_folder(folder)
-    except CheckpointError:
-        raise
-    except OSError as error:
-        kind = FilePermissionError if isinstance(error, PermissionError) else CheckpointError
-        was = "; the file that was there is unchanged" if os.path.exists(target) else ""
-        _fail(kind, f"cannot write {_shown(path)}: {error.strerror or error}{was}", error)
-
-
-def _writable_mode(path: str, target: str, folder: str) -> int | None:
-    """Permissions of the file to be replaced, or ``None`` where there is none."""
-    if not os.path.isdir(folder):
-        _fail(
-            MissingFileError,
-            f"cannot write {_shown(path)}: the directory {folder!r} does not exist; create it with os.makedirs first",
-        )
-    try:
-        found = os.stat(target).st_mode
-    except OSError:
-        return None
-    if stat.S_ISDIR(found):
-        _fail(
-            NotAFileError,
-            f"cannot write {_shown(path)}: it is a directory; give the name of a file in it",
-        )
-    if not stat.S_ISREG(found):
-        _fail(NotAFileError, f"cannot write {_shown(path)}: it is not a regular file")
-    return stat.S_IMODE(found)
-
-
-def _sync_folder(folder: str) -> None:
-    if not hasattr(os, "O_DIRECTORY"):
-        return
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 # --- loading --------------------------------------------------------------------------------------
 
 
-@overload
-def load(path: _Path, with_metadata: Literal[False] = False) -> Any: ...
+@dataclass(frozen=True)
+class _Leaf:
+    """An array of the file that nothing has touched yet."""
+
+    kind: str
+    name: str
+    array: np.ndarray
 
 
 @overload
-def load(path: _Path, with_metadata: Literal[True]) -> tuple[Any, FileInfo]: ...
+def load(
+    path: Path,
+    with_metadata: Literal[False] = False,
+    *,
+    names: str | None = None,
+    device: Any = None,
+    sharding: Shardings | None = None,
+    lazy: bool = False,
+    verify: bool = False,
+) -> Any: ...
 
 
-def load(path: _Path, with_metadata: bool = False) -> Any:
-    """Load what :func:`save` saved, or any safetensors file as a dict of its arrays.
+@overload
+def load(
+    path: Path,
+    with_metadata: Literal[True],
+    *,
+    names: str | None = None,
+    device: Any = None,
+    sharding: Shardings | None = None,
+    lazy: bool = False,
+    verify: bool = False,
+) -> tuple[Any, FileInfo]: ...
+
+
+def load(
+    path: Path,
+    with_metadata: bool = False,
+    *,
+    names: str | None = None,
+    device: Any = None,
+    sharding: Shardings | None = None,
+    lazy: bool = False,
+    verify: bool = False,
+) -> Any:
+    """Load what :func:`save` saved, or the checkpoint of another framework, found out from its bytes.
 
     The file is mapped into memory, not read: on a CPU the arrays use the mapped pages as they are.
     What was saved from JAX arrays comes back as JAX arrays, on the default device; what was saved
-    from NumPy comes back as NumPy. Arrays of 64 bits come back as read-only NumPy arrays while JAX
+    from NumPy comes back as NumPy. Arrays of other frameworks come back as JAX arrays, under the names that their
+    file uses. Arrays of 64 bits come back as read-only NumPy arrays while JAX
     is not in 64-bit mode, instead of losing half of their bits. Nothing in a file is executed.
 
     Replacing the file later, as :func:`save` does, leaves loaded arrays intact. Do not let other
@@ -233,6 +190,15 @@ def load(path: _Path, with_metadata: bool = False) -> Any:
     Args:
         path: the file.
         with_metadata: also return a :class:`FileInfo`.
+        names: a regular expression. Only arrays whose whole name matches are read, and come back as a flat dict by
+            name; the name of an array in a nest is the path to it, joined with dots.
+        device: the device to put JAX arrays on.
+        sharding: how to spread JAX arrays over devices: a ``jax.sharding.Sharding`` for all of them, a dict from
+            regular expressions on names to shardings, of which the first that matches is used, or a function of name
+            and shape. Where none is given, the default device.
+        lazy: give read-only NumPy arrays in the place of JAX arrays. They are views of the mapped file: their bytes
+            are read from the disk at the first touch, and never if they aren't touched.
+        verify: read the whole file and compare it with the checksums in it.
 
     Returns:
         What was saved, or the pair of it and the :class:`FileInfo`.
@@ -240,6 +206,7 @@ def load(path: _Path, with_metadata: bool = False) -> Any:
     Raises:
         CheckpointError: there is no such file (then also a ``FileNotFoundError``), or it is
             damaged, truncated or of another kind; the message says what is wrong at which byte.
+        ValueError: ``names`` matches nothing.
 
     Example:
         >>> import os, tempfile
@@ -252,125 +219,20 @@ def load(path: _Path, with_metadata: bool = False) -> Any:
         >>> tree, info.metadata
         ({'x': Array([0, 1, 2], dtype=int32)}, {'author': 'me'})
     """
-    container = _open_container(_path(path))
-    metadata = dict(container.metadata)
-    text = metadata.pop(_KEY, None)
-    if text is None:
-        tree = {name: _to_jax(array) for name, array in container.tensors.items()}
-        aliases = {k: v for k, v in metadata.items() if v in tree and k not in tree}
-        info = FileInfo(metadata, aliases, "safetensors")
+    if lazy and (device is not None or sharding is not None):
+        raise TypeError("load: lazy=True gives arrays that stay in the file; leave out device= and sharding=")
+    path = checked_path(path, "load(path)")
+    place = (lambda name, array: array) if lazy else placement(device, sharding)
+    contents = read(path, verify)
+    if names is None:
+        tree = contents.build(lambda kind, name, array: _finished(kind, name, array, place, lazy))
     else:
-        tree, aliases = _decode(container, text)
-        info = FileInfo(metadata, aliases, "brickwork")
-    return (tree, info) if with_metadata else tree
+        leaves = chosen(contents.build(_Leaf), _Leaf, names, path)
+        tree = {name: _finished(leaf.kind, name, leaf.array, place, lazy) for name, leaf in leaves.items()}
+    return (tree, FileInfo(contents.metadata, contents.aliases, contents.kind)) if with_metadata else tree
 
 
-def _open_container(path: str) -> Container:
-    try:
-        with open(path, "rb") as file:
-            status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                _fail(NotAFileError, f"cannot load {_shown(path)}: it is not a regular file")
-            head = file.read(HEAD)
-            if len(head) > 8 and is_safetensors(head):
-                return read_container(path, file, status.st_size)
-    except CheckpointError:
-        raise
-    except FileNotFoundError as error:
-        _fail(MissingFileError, f"cannot load {_shown(path)}: {_why_missing(path)}", error)
-    except IsADirectoryError as error:
-        _fail(NotAFileError, f"cannot load {_shown(path)}: {_inside(path)}", error)
-    except OSError as error:
-        kind = FilePermissionError if isinstance(error, PermissionError) else CheckpointError
-        _fail(kind, f"cannot load {_shown(path)}: {error.strerror or error}", error)
-    if len(head) <= 8:
-        reason = f"it has {len(head)} bytes, too few for any checkpoint" if head else "it is empty"
-        _fail(CheckpointError, f"cannot load {_shown(path)}: {reason}")
-    kind = name_kind(head, path)
-    if kind is None:
-        _fail(
-            CheckpointError,
-            f"cannot load {_shown(path)}: it is not a safetensors file, nor of any other kind "
-            f"that is recognised; it begins with {head[:16]!r}",
-        )
-    what, advice = kind
-    _fail(
-        CheckpointError,
-        f"cannot load {_shown(path)}: this looks like {what}, and only safetensors files can be loaded; {advice}",
-    )
-
-
-def _decode(container: Container, text: str) -> tuple[Any, dict[str, str]]:
-    try:
-        structure = json.loads(text)
-        if not isinstance(structure, dict) or type(structure.get("format")) is not int:
-            raise ValueError("it does not say its format")
-        if structure["format"] != _FORMAT:
-            raise ValueError(
-                f"it has format {structure['format']}, this version of brickwork reads format "
-                f"{_FORMAT}; install a newer brickwork"
-            )
-        if "tree" not in structure:
-            raise ValueError("it has no tree")
-        aliases = structure.get("aliases", {})
-        if not isinstance(aliases, dict) or not all(isinstance(v, str) for v in aliases.values()):
-            raise ValueError("its aliases are not an object of strings")
-        return decode(structure["tree"], container.tensors, _to_jax), aliases
-    except RecursionError:
-        reason = "it is nested too deeply"
-    except ValueError as error:
-        reason = str(error)
-    raise CheckpointError(f"{container.path}: the structure in the metadata entry {_KEY!r} is not valid: {reason}")
-
-
-def _to_jax(array: np.ndarray) -> Any:
-    """A JAX array with these values; NumPy's where JAX cannot hold them."""
-    if array.dtype.name.startswith("float6_"):
-        return array
-    if jax.dtypes.canonicalize_dtype(array.dtype) != array.dtype:
-        return array
-    with jax.ensure_compile_time_eval():
-        return jax.device_put(array)
-
-
-# --- paths and messages ---------------------------------------------------------------------------
-
-
-def _path(path: Any) -> str:
-    if not isinstance(path, (str, os.PathLike)):
-        raise TypeError(
-            f"path must be a string or a pathlib.Path, got {type(path).__name__}; the path comes "
-            "first: save(path, tree)"
-        )
-    return os.fsdecode(path)
-
-
-def _fail(kind: type[CheckpointError], message: str, cause: OSError | None = None) -> NoReturn:
-    error = kind(message)
-    if cause is not None:
-        error.errno = cause.errno
-    raise error from cause
-
-
-def _shown(path: str) -> str:
-    """The path as given, and where that is unless it says so itself."""
-    where = os.path.abspath(path)
-    return repr(path) if where == path else f"{path!r} ({where})"
-
-
-def _why_missing(path: str) -> str:
-    folder, base = os.path.split(os.path.abspath(path))
-    if not os.path.isdir(folder):
-        home = "; ~ is not expanded, use os.path.expanduser" if path.startswith("~") else ""
-        return f"the directory {folder!r} does not exist{home}"
-    names = sorted(os.listdir(folder))
-    close = [name for name in names if name.startswith(base + ".")]
-    close += [x for x in difflib.get_close_matches(base, names, n=3) if x not in close]
-    hint = f"; did you mean {' or '.join(map(repr, close[:3]))}?" if close else ""
-    return f"there is no such file{hint}"
-
-
-def _inside(path: str) -> str:
-    found = [name for name in sorted(os.listdir(path)) if name.endswith(".safetensors")]
-    listed = ", ".join(map(repr, found[:5])) + (", ..." if len(found) > 5 else "")
-    return "it is a directory" + (f"; it contains {listed}" if found else "")
+def _finished(kind: str, name: str, array: np.ndarray, place: Place, lazy: bool) -> Any:
+    if kind == "numpy":
+        return array if lazy else array.copy()
+    return place(name, array)

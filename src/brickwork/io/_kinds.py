@@ -34,7 +34,6 @@ _MAGIC: dict[bytes, tuple[str, str]] = {
     b"\xfd7zXZ\x00": ("an xz archive", "unpack it"),
     b"\x28\xb5\x2f\xfd": ("a Zstandard archive", "unpack it"),
     b"Rar!": ("a RAR archive", "unpack it"),
-    b"{": ("a JSON text", "read it with the json module"),
 }
 
 

@@ -13,9 +13,11 @@ import numpy as np
 
 from ..errors import CheckpointError
 
-__all__ = ["MAX_NDIM", "Contents", "Reader", "Source"]
+__all__ = ["MAX_NDIM", "Contents", "Make", "Reader", "Source"]
 
 MAX_NDIM = 64  # NumPy's
+
+Make = Callable[[str, str, np.ndarray], Any]  # ("array" or "numpy", name, values): what shall stand for it in the tree
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,22 @@ class Contents:
     metadata: dict[str, str] = field(default_factory=dict)
     aliases: dict[str, str] = field(default_factory=dict)
 
+    def build(self, make: Make) -> Any:
+        """The tree with ``make("array", name, values)`` in the place of each array, called once for each."""
+        return _replaced(self.tree, "", make, {})
+
+
+def _replaced(value: Any, path: str, make: Make, made: dict[int, Any]) -> Any:
+    if isinstance(value, (np.ndarray, np.generic)):
+        if id(value) not in made:
+            made[id(value)] = make("array", path[1:] or "value", np.asarray(value))
+        return made[id(value)]
+    if isinstance(value, dict):
+        return {key: _replaced(x, f"{path}.{key}", make, made) for key, x in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(_replaced(x, f"{path}.{i}", make, made) for i, x in enumerate(value))
+    return value
+
 
 class Source:
     """A file mapped into memory: its bytes, with every access checked.
@@ -43,13 +61,14 @@ class Source:
         path: how messages call the file.
         data: all its bytes, uint8, read-only.
         what: what messages call its format, such as ``"MXNet parameter file"``; a reader sets it.
+        verify: whether the reader shall compare all bytes with the checksums that the format has.
     """
 
-    def __init__(self, path: str, data: np.ndarray, what: str = "file") -> None:
-        self.path, self.data, self.what = path, data, what
+    def __init__(self, path: str, data: np.ndarray, what: str = "file", verify: bool = False) -> None:
+        self.path, self.data, self.what, self.verify = path, data, what, verify
 
     @classmethod
-    def of(cls, path: str, file: BinaryIO) -> Source:
+    def of(cls, path: str, file: BinaryIO, verify: bool = False) -> Source:
         """Map an open file, which may be closed afterwards."""
         size = os.fstat(file.fileno()).st_size
         try:
@@ -57,7 +76,7 @@ class Source:
         except (OSError, ValueError):  # file systems that cannot map, and empty files
             file.seek(0)
             data = np.frombuffer(file.read(), np.uint8)
-        source = cls(path, data)
+        source = cls(path, data, verify=verify)
         if len(data) != size:
             source.fail(0, "the file changed while it was opened")
         return source
@@ -69,7 +88,7 @@ class Source:
 
     def fail(self, offset: int, reason: str) -> NoReturn:
         """Raise a ``CheckpointError`` about the bytes at ``offset``."""
-        raise CheckpointError(f"{self.path}: damaged {self.what}, at byte {offset:,}: {reason}")
+        raise CheckpointError(f"{self.path}: damaged {self.what}, at byte {offset}: {reason}")
 
     def refuse(self, reason: str) -> NoReturn:
         """Raise a ``CheckpointError`` about a file that is intact but can't be read."""

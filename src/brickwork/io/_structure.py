@@ -7,6 +7,7 @@ an array for a list. Everything else is an object whose first key says what it i
     {"dict": [[1, "x"]]}                            any other dict, as pairs
     {"tuple": [1, 2]}
     {"namedtuple": "Point", "fields": ["x"], "values": [1]}
+    {"dataclass": "State", "fields": ["step"], "values": [7]}
     {"int": "0x100000000000000"}                    beyond 2**53, where JSON readers round
     {"float": "nan"}                                or inf, -inf
     {"complex": [1.0, 2.0]}
@@ -21,6 +22,7 @@ an array for a list. Everything else is an object whose first key says what it i
 from __future__ import annotations
 
 import collections
+import dataclasses
 import enum
 import functools
 import keyword
@@ -31,11 +33,13 @@ from typing import Any
 
 import jax
 import jax.core
+import jax.numpy as jnp
 import numpy as np
 
 from ._container import Tensor, is_native, is_storable, restore
+from ._source import Make
 
-__all__ = ["Encoder", "decode"]
+__all__ = ["Encoder", "decode", "fields_of"]
 
 MAX_DEPTH = 64
 _KNOWN = "dicts, lists, tuples, JAX and NumPy arrays, numbers, strings, bytes and None"
@@ -74,6 +78,8 @@ class Encoder:
             isinstance(value, MutableSequence) and not isinstance(value, bytearray)
         ):
             return self._container(value, path, parts)
+        if fields_of(value) is not None:
+            return self._container(value, path, parts)
         raise TypeError(f"{path} is {_article(value)}{_advice(value)}")
 
     def _container(self, value: Any, path: str, parts: tuple[str, ...]) -> Any:
@@ -85,18 +91,21 @@ class Encoder:
         try:
             if isinstance(value, Mapping):
                 return self._mapping(value, path, parts)
-            fields = getattr(value, "_fields", None) if isinstance(value, tuple) else None
+            fields = fields_of(value)
             if fields is not None:
-                name = type(value).__name__
-                return {
-                    "namedtuple": name if _is_name(name) else "Record",
-                    "fields": list(fields),
-                    "values": [self.encode(x, f"{path}.{name}", (*parts, name)) for name, x in zip(fields, value)],
-                }
+                return self._record(value, fields, path, parts)
             items = [self.encode(x, f"{path}[{i}]", (*parts, str(i))) for i, x in enumerate(value)]
             return {"tuple": items} if isinstance(value, tuple) else items
         finally:
             self._open.discard(id(value))
+
+    def _record(self, value: Any, fields: list[str], path: str, parts: tuple[str, ...]) -> Any:
+        kind, name = "namedtuple" if isinstance(value, tuple) else "dataclass", type(value).__name__
+        return {
+            kind: name if _is_name(name) else "Record",
+            "fields": fields,
+            "values": [self.encode(getattr(value, f), f"{path}.{f}", (*parts, f)) for f in fields],
+        }
 
     def _mapping(self, value: Mapping[Any, Any], path: str, parts: tuple[str, ...]) -> Any:
         pairs = [(_key(key, path), self.encode(x, f"{path}[{key!r}]", (*parts, str(key)))) for key, x in value.items()]
@@ -152,6 +161,15 @@ class Encoder:
             name = f"{wanted}~{count}"
         self.tensors[name] = Tensor(tuple(shape), dtype, fetch)
         return name
+
+
+def fields_of(value: Any) -> list[str] | None:
+    """The names of the fields of a named tuple or a dataclass; ``None`` for anything else."""
+    if isinstance(value, tuple):
+        return list(value._fields) if hasattr(value, "_fields") else None  # pyright: ignore[reportAttributeAccessIssue]
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return [f.name for f in dataclasses.fields(value)]
+    return None
 
 
 def _number(value: Any) -> Any:
@@ -225,18 +243,19 @@ def _to_host(value: jax.Array) -> np.ndarray:
 # --- and back -------------------------------------------------------------------------------------
 
 
-def decode(node: Any, tensors: dict[str, np.ndarray], to_jax: Callable[[np.ndarray], Any]) -> Any:
+def decode(node: Any, tensors: dict[str, np.ndarray], make: Make) -> Any:
     """Rebuild what :class:`Encoder` took apart.
 
     Args:
         node: the JSON.
         tensors: the tensors by name.
-        to_jax: makes a JAX array of one of them.
+        make: called with ``"array"`` or ``"numpy"``, the tensor's name and its values, once for each JAX array and
+            each NumPy array.
 
     Raises:
         ValueError: the JSON is not what an encoder writes, or does not fit the tensors.
     """
-    decoder = _Decoder(tensors, to_jax)
+    decoder = _Decoder(tensors, make)
     tree = decoder.decode(node, 0)
     if decoder.unused:
         raise ValueError(f"it has no place for the tensor {min(decoder.unused)!r}")
@@ -244,8 +263,8 @@ def decode(node: Any, tensors: dict[str, np.ndarray], to_jax: Callable[[np.ndarr
 
 
 class _Decoder:
-    def __init__(self, tensors: dict[str, np.ndarray], to_jax: Callable[[np.ndarray], Any]) -> None:
-        self.tensors, self.to_jax = tensors, to_jax
+    def __init__(self, tensors: dict[str, np.ndarray], make: Make) -> None:
+        self.tensors, self.make = tensors, make
         self.unused = set(tensors)
         self.made: dict[tuple[str, str], Any] = {}
 
@@ -287,13 +306,14 @@ class _Decoder:
     def tuple(self, node: dict[str, Any], depth: int) -> Any:
         return tuple(self.items(node["tuple"], depth))
 
-    def namedtuple(self, node: dict[str, Any], depth: int) -> Any:
+    def record(self, node: dict[str, Any], depth: int) -> Any:
+        kind, name = next(iter(node.items()))
         fields, values = node.get("fields"), self.items(node.get("values"), depth)
         if not isinstance(fields, list) or len(fields) != len(values):
-            raise ValueError("'namedtuple' has not as many fields as values")
-        if not all(map(_is_name, (node["namedtuple"], *fields))):
-            raise ValueError("'namedtuple' has impossible names")
-        return _record_class(node["namedtuple"], *fields)._make(values)
+            raise ValueError(f"{kind!r} has not as many fields as values")
+        if not all(map(_is_name, (name, *fields))) or len(set(fields)) != len(fields):
+            raise ValueError(f"{kind!r} has impossible names")
+        return _record_class(kind, name, *fields)(*values)
 
     def number(self, node: dict[str, Any], depth: int) -> Any:
         match node:
@@ -329,17 +349,15 @@ class _Decoder:
             raise ValueError(f"the tensor {name!r}: {error}") from None
 
     def _make(self, kind: str, node: dict[str, Any], array: np.ndarray) -> Any:
-        if kind == "array":
-            return self.to_jax(array)
-        if kind == "numpy":
-            return array.copy()
+        if kind in ("array", "numpy"):
+            return self.make(kind, node[kind], array)
         if kind == "scalar" and array.ndim == 0:
             return array[()]
         if kind == "bytes" and array.dtype == np.uint8:
             return array.tobytes()
         if kind == "key" and array.dtype == np.uint32:
             try:
-                return jax.random.wrap_key_data(self.to_jax(array), impl=node.get("impl"))
+                return jax.random.wrap_key_data(jnp.asarray(array), impl=node.get("impl"))
             except (ValueError, TypeError, AttributeError) as error:
                 raise ValueError(f"the random key {node['key']!r} is malformed: {error}") from None
         raise ValueError(f"{node[kind]!r} is not the tensor of a {kind}")
@@ -349,14 +367,16 @@ _KINDS: dict[str, Callable[[_Decoder, dict[str, Any], int], Any]] = {
     "map": _Decoder.map,
     "dict": _Decoder.dict,
     "tuple": _Decoder.tuple,
-    "namedtuple": _Decoder.namedtuple,
+    **dict.fromkeys(("namedtuple", "dataclass"), _Decoder.record),
     **dict.fromkeys(("int", "float", "complex"), _Decoder.number),
     **dict.fromkeys(("array", "numpy", "scalar", "key", "bytes"), _Decoder.leaf),
 }
 
 
 @functools.lru_cache(maxsize=256)
-def _record_class(name: str, *fields: str) -> Any:
+def _record_class(kind: str, name: str, *fields: str) -> Any:
+    if kind == "dataclass":
+        return dataclasses.make_dataclass(name, fields)
     return collections.namedtuple(name, fields, rename=True)
 
 

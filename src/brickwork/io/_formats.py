@@ -1,0 +1,132 @@
+"""Opening a file of any known format."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ..errors import CheckpointError
+from ._container import CHECKSUMS, Container, read_container, verify_container
+from ._kinds import HEAD, is_safetensors, name_kind
+from ._paths import fail, opened, shown
+from ._shards import is_index, read_folder, read_index
+from ._source import Contents, Make, Source
+from ._structure import decode
+
+__all__ = ["FORMAT", "KEY", "read"]
+
+KEY = "brickwork"  # our entry in the metadata of a safetensors file
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class _OwnContents(Contents):
+    """What :func:`brickwork.save` wrote, which also tells JAX's arrays from NumPy's."""
+
+    structure: Any = None
+    tensors: Mapping[str, np.ndarray] = field(default_factory=dict)
+    path: str = ""
+
+    def build(self, make: Make) -> Any:
+        try:
+            return decode(self.structure, dict(self.tensors), make)
+        except (ValueError, RecursionError) as error:
+            raise _invalid(self.path, error) from None
+
+
+def read(path: str, verify: bool = False) -> Contents:
+    """Open a file of any known format, found out from its bytes.
+
+    Args:
+        path: the file.
+        verify: whether to compare all its bytes with its checksums.
+
+    Raises:
+        CheckpointError: it cannot be read; the message says why.
+    """
+    if os.path.isdir(path):
+        return read_folder(path, lambda file: read(file, verify), _is_known)
+    with opened(path) as file:
+        source = Source.of(path, file, verify)
+    head = source.data[:HEAD].tobytes()
+    if len(head) <= 8:
+        reason = f"it has {len(head)} bytes, too few for any checkpoint" if head else "it is empty"
+        fail(CheckpointError, f"cannot load {shown(path)}: {reason}")
+    if is_safetensors(head):
+        return _safetensors(source)
+    if is_index(head):
+        return read_index(source, lambda file: _read_shard(file, verify))
+    kind = name_kind(head, path)
+    if kind is None:
+        fail(
+            CheckpointError,
+            f"cannot load {shown(path)}: it is not a safetensors file, nor of any other kind "
+            f"that is recognised; it begins with {head[:16]!r}",
+        )
+    what, advice = kind
+    fail(
+        CheckpointError,
+        f"cannot load {shown(path)}: this looks like {what}, and only safetensors files can be loaded; {advice}",
+    )
+
+
+def _read_shard(path: str, verify: bool) -> Contents:
+    with opened(path) as file:
+        if is_index(file.read(HEAD)):
+            raise CheckpointError(f"{path}: an index of shards lists itself or another index")
+    return read(path, verify)
+
+
+def _is_known(path: str) -> bool:
+    """Whether the file at ``path`` begins like a checkpoint."""
+    try:
+        with open(path, "rb") as file:
+            head = file.read(HEAD)
+    except OSError:  # a directory, or not readable: not what was meant
+        return False
+    return is_safetensors(head)
+
+
+def _safetensors(source: Source) -> Contents:
+    container = read_container(source)
+    if source.verify:
+        verify_container(source)
+    metadata = dict(container.metadata)
+    metadata.pop(CHECKSUMS, None)
+    text = metadata.pop(KEY, None)
+    if text is not None:
+        return _own(container, metadata, text)
+    tree = container.tensors
+    aliases = {k: v for k, v in metadata.items() if v in tree and k not in tree}
+    return Contents(tree, "safetensors", metadata, aliases)
+
+
+def _own(container: Container, metadata: dict[str, str], text: str) -> Contents:
+    try:
+        structure = json.loads(text)
+        if not isinstance(structure, dict) or type(structure.get("format")) is not int:
+            raise ValueError("it does not say its format")
+        if structure["format"] != FORMAT:
+            raise ValueError(
+                f"it has format {structure['format']}, this version of brickwork reads format "
+                f"{FORMAT}; install a newer brickwork"
+            )
+        if "tree" not in structure:
+            raise ValueError("it has no tree")
+        aliases = structure.get("aliases", {})
+        if not isinstance(aliases, dict) or not all(isinstance(v, str) for v in aliases.values()):
+            raise ValueError("its aliases are not an object of strings")
+        tree = decode(structure["tree"], container.tensors, lambda kind, name, array: array)
+    except (ValueError, RecursionError) as error:
+        raise _invalid(container.path, error) from None
+    return _OwnContents(tree, "brickwork", metadata, aliases, structure["tree"], container.tensors, container.path)
+
+
+def _invalid(path: str, error: Exception) -> CheckpointError:
+    reason = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
+    return CheckpointError(f"{path}: the structure in the metadata entry {KEY!r} is not valid: {reason}")
