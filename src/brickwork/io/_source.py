@@ -14,6 +14,11 @@ from ..errors import CheckpointError
 
 __all__ = ["Contents", "Reader", "Source"]
 
+# Memory that a reader may take for its arrays beside the mapped file: so much, and so many times the file.
+# Compressed weights rarely shrink to less than that; what does is a bomb, or better stored as it is.
+_FREE = 64 * 2**20
+_RATIO = 8
+
 
 @dataclass(frozen=True)
 class Contents:
@@ -44,6 +49,7 @@ class Source:
 
     def __init__(self, path: str, data: np.ndarray, what: str = "file") -> None:
         self.path, self.data, self.what = path, data, what
+        self._left = [_FREE + _RATIO * len(data)]  # shared with the parts
 
     @classmethod
     def of(cls, path: str, file: BinaryIO) -> Source:
@@ -86,6 +92,21 @@ class Source:
     def unsigned(self, offset: int, size: int, what: str) -> int:
         """A little-endian unsigned integer of ``size`` bytes."""
         return int.from_bytes(self.bytes(offset, size, what), "little")
+
+    def part(self, name: str, data: np.ndarray) -> Source:
+        """A source for the bytes of one member; messages name it, and count offsets from its start."""
+        part = Source(f"{self.path}, member {name!r}", data, self.what)
+        part._left = self._left
+        return part
+
+    def spend(self, nbytes: int, what: str) -> None:
+        """Account for ``nbytes`` that ``what`` takes besides the file; call it before they are allocated."""
+        self._left[0] -= nbytes
+        if self._left[0] < 0:
+            self.refuse(
+                f"{what} takes {nbytes:,} bytes, and in all the contents would need more than {_RATIO} times "
+                f"the size of the file; it was made to exhaust memory, or should be saved uncompressed"
+            )
 
 
 Reader = Callable[[Source], Contents]
