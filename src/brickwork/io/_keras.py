@@ -1,4 +1,4 @@
-"""Files of Keras: weights (``.weights.h5``, one file or several), archives (``.keras``), whole models (``.h5``).
+"""Files of Keras: weights (``.weights.h5``), archives (``.keras``), whole models (``.h5``).
 
 All of them hold HDF5. Names are those of the datasets, such as ``layers/dense/vars/0``. What else is needed to tell
 which is which, Keras' names of layers, their order and the configuration of the model, is in the metadata; a
@@ -8,7 +8,6 @@ configuration is never more than text here. :mod:`brickwork.io._layouts_keras` m
 from __future__ import annotations
 
 import json
-import os
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,7 @@ from ._hdf5 import Hdf5, read_hdf5
 from ._source import Contents, Source
 from ._zip import Archive
 
-__all__ = ["is_keras_archive", "is_keras_shards", "read_keras_archive", "read_keras_h5", "read_keras_shards"]
+__all__ = ["is_keras_archive", "read_keras_archive", "read_keras_h5"]
 
 _CONFIG, _WEIGHTS, _MAX_CONFIG = "config.json", "model.weights.h5", 64 * 2**20
 _TOP = "top_level_model_weights"  # where Keras puts what belongs to no layer
@@ -26,11 +25,6 @@ _TOP = "top_level_model_weights"  # where Keras puts what belongs to no layer
 def is_keras_archive(names: list[str]) -> bool:
     """Whether a zip archive with these members is a ``.keras`` file."""
     return _CONFIG in names and any(name.startswith("model.weights.") for name in names)
-
-
-def is_keras_shards(head: bytes) -> bool:
-    """Whether a file that begins with ``head`` is the list of the files that hold a model's weights."""
-    return head.lstrip()[:1] == b"{" and b'"weight_map"' in head and b".weights.h5" in head
 
 
 def read_keras_h5(source: Source) -> Contents:
@@ -56,46 +50,6 @@ def read_keras_archive(source: Source) -> Contents:
         said = _parsed(_member_text(archive, "metadata.json", source), source, "metadata.json")
         metadata |= {key: value for key, value in said.items() if isinstance(value, str)}
     return Contents(file.datasets, "keras", metadata)
-
-
-def read_keras_shards(source: Source) -> Contents:
-    """Read weights that Keras has split over several files, by their list, a JSON text beside them."""
-    source.what = "list of weight files"
-    text = source.bytes(0, min(source.size, _MAX_CONFIG), "the list").decode("utf-8", "replace")
-    places = _parsed(text, source, "the list").get("weight_map")
-    if not isinstance(places, dict):
-        source.fail(0, "it has no object 'weight_map'")
-    files: dict[str, None] = {}
-    for names in places.values():
-        for name in names if isinstance(names, list) else [names]:
-            if not isinstance(name, str) or not name or name != os.path.basename(name) or name == "..":
-                source.refuse(f"it names the file {name!r}, but the weights must be in the same folder")
-            files[name] = None
-    tree: dict[str, Any] = {}
-    names: dict[str, str] = {}
-    for name in files:
-        part = _open_beside(source, name)
-        file = read_hdf5(part)
-        twice = tree.keys() & file.datasets.keys()
-        if twice:
-            source.refuse(f"the dataset {min(twice)!r} is in {name!r} and in another file")
-        tree |= file.datasets
-        names |= _layer_names(file)
-    for place in places:
-        if not any(key.startswith(f"{place.strip('/')}/") for key in tree):
-            source.refuse(f"{place!r} should be in {places[place]}, but is not")
-    return Contents(tree, "keras", {"layer names": json.dumps(names)})
-
-
-def _open_beside(source: Source, name: str) -> Source:
-    path = os.path.join(os.path.dirname(source.path), name)
-    try:
-        with open(path, "rb") as file:
-            part = Source.of(path, file)
-    except OSError as error:
-        source.refuse(f"its part {name!r} can't be opened: {error.strerror or error}; it must be in the same folder")
-    part.what = "HDF5 file"
-    return part
 
 
 def _member_text(archive: Archive, name: str, source: Source) -> str:

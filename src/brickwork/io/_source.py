@@ -19,6 +19,11 @@ MAX_NDIM = 64  # NumPy's
 
 Make = Callable[[str, str, np.ndarray], Any]  # ("array" or "numpy", name, values): what shall stand for it in the tree
 
+# Memory that a reader may take for its arrays beside the mapped file: so much, and so many times the file.
+# Compressed weights rarely shrink to less than that; what does is a bomb, or better stored as it is.
+_FREE = 64 * 2**20
+_RATIO = 8
+
 
 @dataclass(frozen=True)
 class Contents:
@@ -66,6 +71,7 @@ class Source:
 
     def __init__(self, path: str, data: np.ndarray, what: str = "file", verify: bool = False) -> None:
         self.path, self.data, self.what, self.verify = path, data, what, verify
+        self._left = [_FREE + _RATIO * len(data)]  # shared with the parts
 
     @classmethod
     def of(cls, path: str, file: BinaryIO, verify: bool = False) -> Source:
@@ -121,6 +127,21 @@ class Source:
             found = found.copy()
             found.flags.writeable = False
         return found
+
+    def part(self, name: str, data: np.ndarray) -> Source:
+        """A source for the bytes of one member; messages name it, and count offsets from its start."""
+        part = Source(f"{self.path}, member {name!r}", data, self.what, self.verify)
+        part._left = self._left
+        return part
+
+    def spend(self, nbytes: int, what: str) -> None:
+        """Account for ``nbytes`` that ``what`` takes besides the file; call it before they are allocated."""
+        self._left[0] -= nbytes
+        if self._left[0] < 0:
+            self.refuse(
+                f"{what} takes {nbytes:,} bytes, and in all the contents would need more than {_RATIO} times "
+                f"the size of the file; it was made to exhaust memory, or should be saved uncompressed"
+            )
 
 
 Reader = Callable[[Source], Contents]
