@@ -35,7 +35,8 @@ class LoadReport:
         return bool(self.missing or self.unexpected or self.mismatched)
 
 
-def _renamed(state: Mapping[str, Any], rename: Rename) -> dict[str, Any]:
+def renamed(state: Mapping[str, Any], rename: Rename) -> dict[str, Any]:
+    """The same values, in the same order, under the names that ``rename`` makes of theirs."""
     result: dict[str, Any] = {}
     for name, value in state.items():
         new = str(name)
@@ -162,7 +163,7 @@ def load_state(
     """Set variables by path from ``state``; see ``Module.load_state_dict``."""
     if not isinstance(state, Mapping):
         raise TypeError(f"load: expected a mapping from names to arrays, got {type(state).__name__}")
-    given = _renamed(state, rename)
+    given = renamed(state, rename)
     root.prepare_state(given)
     by_name = _accepted(root)
     canonical = [entry for entry in entries(root) if entry.variable.persistent]

@@ -12,7 +12,7 @@ import numpy as np
 
 from ..errors import CheckpointError
 from ._container import CHECKSUMS, Container, read_container, verify_container
-from ._kinds import HEAD, is_safetensors, name_kind
+from ._kinds import HEAD, find_reader, is_safetensors, name_kind
 from ._paths import fail, opened, shown
 from ._shards import is_index, read_folder, read_index
 from ._source import Contents, Make, Source
@@ -61,6 +61,9 @@ def read(path: str, verify: bool = False) -> Contents:
         return _safetensors(source)
     if is_index(head):
         return read_index(source, lambda file: _read_shard(file, verify))
+    reader = find_reader(source)
+    if reader is not None:
+        return reader(source)
     kind = name_kind(head, path)
     if kind is None:
         fail(

@@ -252,9 +252,12 @@ class _Reader:
     def attributes(self, messages: list[_Message]) -> Iterator[tuple[str, Text]]:
         """The attributes that are text."""
         for message in messages:
-            if message.kind == _ATTRIBUTES and self.u(message.at + 2 + 2 * (self.u(message.at + 1, 1) & 1), 8) != _NOWHERE:
+            if (
+                message.kind == _ATTRIBUTES
+                and self.u(message.at + 2 + 2 * (self.u(message.at + 1, 1) & 1), 8) != _NOWHERE
+            ):
                 self.source.refuse(f"it has attributes in a form newer than that of Keras; {_ADVICE}")
-            if message.kind == _ATTRIBUTE:
+            elif message.kind == _ATTRIBUTE:
                 name, value = self.attribute(message)
                 if value is not None:
                     yield name, value
@@ -271,7 +274,7 @@ class _Reader:
             at += -(-size // 8) * 8 if version == 1 else size
         if at > message.at + message.size:
             self.source.fail(message.at, "an attribute is longer than its message")
-        raw = self.source.bytes(*parts[0], "the name of an attribute")
+        raw = self.source.bytes(parts[0][0], parts[0][1], "the name of an attribute")
         name = raw.split(b"\0")[0].decode("utf-8", "replace")
         kind = parse_type(self.source, *parts[1])
         shape = parse_space(self.source, *parts[2])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import struct
 from dataclasses import dataclass
 
 import ml_dtypes
@@ -27,7 +28,7 @@ _CLASSES = (
     "complex",
 )
 # Bit offset, precision, exponent's place and size, mantissa's place and size, exponent's bias.
-_FLOATS = {
+_FLOATS: dict[tuple[int, ...], np.dtype] = {
     (0, 16, 10, 5, 0, 10, 15): np.dtype("<f2"),
     (0, 16, 7, 8, 0, 7, 127): np.dtype(ml_dtypes.bfloat16),
     (0, 32, 23, 8, 0, 23, 127): np.dtype("<f4"),
@@ -74,8 +75,7 @@ def parse_type(source: Source, at: int, size: int) -> Type:
         order, sign = "<>"[bits & 1], "ui"[bits >> 3 & 1]
         return Type(name, width, np.dtype(f"{order}{sign}{width}"))
     if code == 1 and size >= 20:
-        numbers = (*(int.from_bytes(raw[i : i + 2], "little") for i in (8, 10)), *raw[12:16])
-        found = _FLOATS.get((*numbers, int.from_bytes(raw[16:20], "little")))
+        found = _FLOATS.get(struct.unpack_from("<HH4BI", raw, 8))
         if found is not None and found.itemsize == width and not bits & 64 and not (bits & 1 and found.kind == "V"):
             return Type(name, width, found.newbyteorder(">") if bits & 1 else found)
     if code == 3:

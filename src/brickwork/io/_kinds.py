@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import zipfile
 
-__all__ = ["HEAD", "is_safetensors", "name_kind"]
+from ._hdf5 import is_hdf5
+from ._keras import is_keras_archive, read_keras_archive, read_keras_h5
+from ._mxnet import is_mxnet, read_mxnet
+from ._source import Reader, Source
+from ._zip import Archive, is_zip
+
+__all__ = ["HEAD", "find_reader", "is_safetensors", "name_kind"]
 
 HEAD = 4096  # how many bytes to look at
 
@@ -40,6 +46,20 @@ _MAGIC: dict[bytes, tuple[str, str]] = {
 def is_safetensors(head: bytes) -> bool:
     """Whether a file that begins with ``head`` is, or was meant to be, a safetensors file."""
     return head[8:9] == b"{"
+
+
+_READERS = ((is_mxnet, read_mxnet), (is_hdf5, read_keras_h5))  # by the first bytes
+
+
+def find_reader(source: Source) -> Reader | None:
+    """What reads a file, found out from its bytes."""
+    head = source.data[:HEAD].tobytes()
+    for recognises, reader in _READERS:
+        if recognises(head):
+            return reader
+    if is_zip(head) and is_keras_archive(Archive(source).names()):
+        return read_keras_archive
+    return None
 
 
 def name_kind(head: bytes, path: str) -> tuple[str, str] | None:

@@ -6,9 +6,12 @@ import os
 from collections.abc import Callable, Mapping
 
 from ..core import LoadReport, ModuleBase
-from ..core._state import entries, load_state
+from ..core._state import entries, load_state, renamed
 from ..errors import CheckpointError
 from ._files import load, save
+from ._layouts import adapt, is_foreign
+from ._selection import placement
+from ._source import Contents
 
 
 def save_module(net: ModuleBase, path: str | os.PathLike[str]) -> None:
@@ -28,7 +31,7 @@ def load_module(
     rename: Mapping[str, str] | Callable[[str], str] | None,
 ) -> LoadReport:
     """Take over a network's parameters and buffers from a file; see ``Module.load``."""
-    state, info = load(path, with_metadata=True)
+    state, info = load(path, with_metadata=True, lazy=True)
     if not isinstance(state, dict) or not all(hasattr(v, "shape") for v in state.values()):
         kind = type(state).__name__
         inside = f" with the entries {list(state)[:8]}" if isinstance(state, dict) else ""
@@ -40,4 +43,12 @@ def load_module(
     for alias, name in info.aliases.items():  # tied in the file; perhaps not in this network
         if alias in names and name in state:
             state.setdefault(alias, state[name])
-    return load_state(net, state, strict=strict, rename=rename, what=os.fspath(path))
+    what = os.fspath(path)
+    if is_foreign(info.kind):
+        new = renamed(state, rename)
+        contents = Contents(new, info.kind, info.metadata)
+        state, rename = adapt(net, contents, dict(zip(new, state)), what), None
+    else:
+        place = placement(None, None)
+        state = {name: place(name, array) for name, array in state.items()}
+    return load_state(net, state, strict=strict, rename=rename, what=what)

@@ -19,18 +19,11 @@ __all__ = ["is_mxnet", "read_mxnet"]
 
 _MAGIC = (0x112).to_bytes(8, "little")
 _V1, _V2, _V3 = 0xF993FAC8, 0xF993FAC9, 0xF993FACA
-_DTYPES = dict(
-    enumerate(
-        map(
-            np.dtype,
-            ("<f4", "<f8", "<f2", "u1", "<i4", "i1", "<i8", "?", "<i2", "<u2", "<u4", "<u8", ml_dtypes.bfloat16),
-        )
-    )
-)
+_DTYPES = [np.dtype(code) for code in ("<f4", "<f8", "<f2", "u1", "<i4", "i1", "<i8", "?", "<i2", "<u2", "<u4", "<u8")]
+_DTYPES.append(np.dtype(ml_dtypes.bfloat16))
 _STORAGE = {1: ("row_sparse", 1), 2: ("csr", 2)}  # name, number of index arrays
 _MAX_NDIM = 32  # MXNet's
 _MAX_ARRAYS = 1_000_000
-_SPARE = 64 * 2**20  # bytes that sparse arrays may take as dense ones, beyond the size of the file
 
 
 def is_mxnet(head: bytes) -> bool:
@@ -53,7 +46,6 @@ class _Reader:
 
     def __init__(self, source: Source) -> None:
         self.source, self.at = source, 0
-        self.spare = source.size + _SPARE
         self.sparse: list[str] = []
 
     def fail(self, reason: str) -> NoReturn:
@@ -147,7 +139,7 @@ class _Reader:
         if device:
             self.number(8, f"the device of {what}")  # where the array was; its bytes are here
         code = self.number(4, f"the dtype of {what}", signed=True)
-        if code not in _DTYPES:
+        if not 0 <= code < len(_DTYPES):
             self.at -= 4
             self.fail(f"{what} has the unknown dtype {code}")
         return _DTYPES[code]
@@ -158,32 +150,26 @@ class _Reader:
         return array
 
     def indexed(
-        self, kind: int, shape: tuple[int, ...], stored: tuple[int, ...], dtype: np.dtype, what: str
+        self, storage: int, shape: tuple[int, ...], stored: tuple[int, ...], dtype: np.dtype, what: str
     ) -> np.ndarray:
         """A sparse array as a dense one."""
         start = self.at
-        name, count = _STORAGE[kind]
-        heads = []
-        for i in range(count):
-            part = f"index {i} of {what}"
-            index_dtype = self.dtype(part, device=False)
-            heads.append((self.shape(part, self.ndim(part)), index_dtype))
+        name, count = _STORAGE[storage]
+        parts = [f"index {i} of {what}" for i in range(count)]
+        heads = [(self.dtype(part, device=False), self.shape(part, self.ndim(part))) for part in parts]
         data = self.dense(stored, dtype, f"the data of {what}")
-        indices = [self.dense(*head, f"index {i} of {what}") for i, head in enumerate(heads)]
+        indices = [self.dense(sizes, kind, part) for part, (kind, sizes) in zip(parts, heads, strict=True)]
         takes = math.prod(shape) * dtype.itemsize
-        if takes > self.spare:
-            self.source.refuse(
-                f"{what} is a {name} array of shape {shape}, which would take {takes:,} bytes as a dense one; "
-                "in MXNet, save the parts of it that you need"
-            )
-        self.spare -= takes
+        if math.prod(n for n in shape if n) * dtype.itemsize >= 2**63:
+            self.source.fail(start, f"{what} has the impossible shape {shape}")
+        self.source.spend(takes, f"{what}, a {name} array of shape {shape} that is made dense,")
         if any(x.ndim != 1 or x.dtype.kind not in "iu" for x in indices):
             self.source.fail(start, f"{what}, of storage type {name}, has indices that are no lists of integers")
-        problem = _sparse_problem(kind, shape, data, indices)
+        problem = _sparse_problem(storage, shape, data, indices)
         if problem:
             self.source.fail(start, f"{what}, of storage type {name} and shape {shape}, {problem}")
         out = np.zeros(shape, dtype)
-        if kind == 1:
+        if storage == 1:
             out[indices[0]] = data
         else:
             rows = np.repeat(np.arange(shape[0]), np.diff(indices[0].astype(np.int64)))
