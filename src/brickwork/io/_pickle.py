@@ -212,7 +212,7 @@ class _Machine:
 
     def key(self, key: Any) -> Any:
         """``key`` if it may be a key of a dict. Others could be made to hash slowly or alike."""
-        if type(key) in (str, bytes) and len(key) <= _MAX_KEY or key is None or type(key) in (bool, float):
+        if (type(key) in (str, bytes) and len(key) <= _MAX_KEY) or key is None or type(key) in (bool, float):
             return key
         if type(key) is int and -_MAX_HASH < key < _MAX_HASH:
             return key
@@ -442,10 +442,38 @@ _STEPS: dict[int, Callable[[_Machine], object]] = {
     }.items()
 }
 
+# Modules whose functions run programs, or other code.
 _DANGEROUS = frozenset(
-    """__builtin__ builtins os posix nt ntpath posixpath sys subprocess shutil socket pty signal importlib runpy imp
-    ctypes code codeop commands webbrowser operator marshal pickle _pickle pip platform http urllib asyncio
-    multiprocessing bdb pdb timeit cProfile profile""".split()
+    [
+        *(
+            "__builtin__",
+            "builtins",
+            "os",
+            "posix",
+            "nt",
+            "ntpath",
+            "posixpath",
+            "sys",
+            "subprocess",
+            "shutil",
+            "socket",
+        ),
+        *(
+            "pty",
+            "signal",
+            "importlib",
+            "runpy",
+            "imp",
+            "ctypes",
+            "code",
+            "codeop",
+            "commands",
+            "webbrowser",
+            "operator",
+        ),
+        *("marshal", "pickle", "_pickle", "pip", "platform", "http", "urllib", "asyncio", "multiprocessing", "bdb"),
+        *("pdb", "timeit", "cProfile", "profile"),
+    ]
 )
 
 

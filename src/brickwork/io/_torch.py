@@ -215,7 +215,7 @@ class _Reader:
         match rest:
             case [] | [None]:
                 return _Storage(key, kind.dtype, size)
-            case [(_, int() as start, int() as part)] if 0 <= start and 0 <= part and start + part <= size:
+            case [(_, int() as start, int() as part)] if start >= 0 and part >= 0 and start + part <= size:
                 return _Storage(key, kind.dtype, size, start, part)
         raise ValueError("it is a malformed part of a storage")
 
