@@ -11,7 +11,7 @@ import numpy as np
 
 from ._source import Source
 
-__all__ = ["check_shape", "named_dtype", "typed"]
+__all__ = ["array_at", "check_shape", "named_dtype", "typed"]
 
 _MAX_NDIM = 64  # NumPy's
 
@@ -47,6 +47,17 @@ def typed(source: Source, raw: np.ndarray, dtype: np.dtype, swapped: bool = Fals
         array = array.copy()
     array.flags.writeable = False
     return array
+
+
+def array_at(
+    source: Source, offset: int, dtype: np.dtype, shape: Sequence[int], what: str, swapped: bool = False
+) -> np.ndarray:
+    """The array that begins at ``offset``, in C order; ``what`` names it in messages. See :func:`typed`."""
+    try:
+        size = math.prod(check_shape(tuple(shape), dtype.itemsize)) * dtype.itemsize
+        return typed(source, source.view(offset, size, what), dtype, swapped).reshape(shape)
+    except ValueError as error:
+        source.fail(offset, f"{what}: {error}")
 
 
 def check_shape(shape: Any, itemsize: int) -> Sequence[int]:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 import ml_dtypes
 import numpy as np
 
+from ._arrays import array_at
 from ._hdf5_types import Strings, Type, parse_space, parse_type
 from ._source import Source
 
@@ -357,7 +358,7 @@ class _Reader:
                 f"the dataset {path!r} of shape {shape} and dtype {dtype} takes "
                 f"{math.prod(shape) * dtype.itemsize:,} bytes, but {size:,} are stored",
             )
-        self.found.datasets[path] = self.source.array(at, dtype, shape, f"the dataset {path!r}")
+        self.found.datasets[path] = array_at(self.source, at, dtype, shape, f"the dataset {path!r}", kind.swapped)
 
     def storage(self, path: str, layout: _Message) -> tuple[int, int]:
         """Where the values of a dataset are, and how many bytes they take."""

@@ -29,10 +29,10 @@ _CLASSES = (
 )
 # Bit offset, precision, exponent's place and size, mantissa's place and size, exponent's bias.
 _FLOATS: dict[tuple[int, ...], np.dtype] = {
-    (0, 16, 10, 5, 0, 10, 15): np.dtype("<f2"),
+    (0, 16, 10, 5, 0, 10, 15): np.dtype("f2"),
     (0, 16, 7, 8, 0, 7, 127): np.dtype(ml_dtypes.bfloat16),
-    (0, 32, 23, 8, 0, 23, 127): np.dtype("<f4"),
-    (0, 64, 52, 11, 0, 52, 1023): np.dtype("<f8"),
+    (0, 32, 23, 8, 0, 23, 127): np.dtype("f4"),
+    (0, 64, 52, 11, 0, 52, 1023): np.dtype("f8"),
 }
 
 
@@ -51,12 +51,14 @@ class Type:
         name: what messages call it.
         size: bytes of an element.
         dtype: NumPy's, for numbers.
+        swapped: whether the bytes are in the other order.
         text: for text, how it is stored.
     """
 
     name: str
     size: int
     dtype: np.dtype | None = None
+    swapped: bool = False
     text: Strings | None = None
 
 
@@ -72,12 +74,11 @@ def parse_type(source: Source, at: int, size: int) -> Type:
     if width == 0:
         source.fail(at, "a datatype has elements of 0 bytes")
     if code == 0 and width in (1, 2, 4, 8) and raw[8:12] == bytes((0, 0, 8 * width, 0)):
-        order, sign = "<>"[bits & 1], "ui"[bits >> 3 & 1]
-        return Type(name, width, np.dtype(f"{order}{sign}{width}"))
+        return Type(name, width, np.dtype(f"{'ui'[bits >> 3 & 1]}{width}"), bool(bits & 1))
     if code == 1 and size >= 20:
         found = _FLOATS.get(struct.unpack_from("<HH4BI", raw, 8))
-        if found is not None and found.itemsize == width and not bits & 64 and not (bits & 1 and found.kind == "V"):
-            return Type(name, width, found.newbyteorder(">") if bits & 1 else found)
+        if found is not None and found.itemsize == width and not bits & 64:
+            return Type(name, width, found, bool(bits & 1))
     if code == 3:
         return Type(name, width, text=Strings.FIXED)
     if code == 9 and width == 16 and bits & 15 == 1:

@@ -8,34 +8,41 @@ configuration is never more than text here. :mod:`brickwork.io._layouts_keras` m
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
 from ._hdf5 import Hdf5, read_hdf5
 from ._source import Contents, Source
-from ._zip import Archive
+from ._zip import Archive, is_zip
 
-__all__ = ["is_keras_archive", "read_keras_archive", "read_keras_h5"]
+__all__ = ["is_keras_archive", "read"]
 
 _CONFIG, _WEIGHTS, _MAX_CONFIG = "config.json", "model.weights.h5", 64 * 2**20
 _TOP = "top_level_model_weights"  # where Keras puts what belongs to no layer
 
 
-def is_keras_archive(names: list[str]) -> bool:
+def is_keras_archive(names: Iterable[str]) -> bool:
     """Whether a zip archive with these members is a ``.keras`` file."""
+    names = list(names)
     return _CONFIG in names and any(name.startswith("model.weights.") for name in names)
 
 
-def read_keras_h5(source: Source) -> Contents:
-    """Read an HDF5 file: weights or whole model, of Keras 2 or 3, or any other with plain datasets."""
+def read(source: Source) -> Contents:
+    """Read an HDF5 file, of weights or a whole model of Keras 2 or 3 or any other with plain datasets, or an archive.
+
+    Raises:
+        CheckpointError: it is damaged, or has links, compressed datasets or other things that Keras doesn't write.
+    """
+    if is_zip(source.bytes(0, min(source.size, 4), "the file")):
+        return _read_archive(source)
     source.what = "HDF5 file"
     file = read_hdf5(source)
     return Contents(file.datasets, "keras" if _is_keras(file) else "hdf5", _metadata(source, file))
 
 
-def read_keras_archive(source: Source) -> Contents:
-    """Read the weights in a ``.keras`` archive, and the configuration of the model as text."""
+def _read_archive(source: Source) -> Contents:
     source.what = "Keras archive"
     archive = Archive(source)
     if _WEIGHTS not in archive:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import zipfile
 
+from . import _keras, _mxnet, _numpy, _paddle, _torch
 from ._hdf5 import is_hdf5
-from ._keras import is_keras_archive, read_keras_archive, read_keras_h5
-from ._mxnet import is_mxnet, read_mxnet
 from ._source import Reader, Source
 from ._zip import Archive, is_zip
 
@@ -48,18 +47,28 @@ def is_safetensors(head: bytes) -> bool:
     return head[8:9] == b"{"
 
 
-_READERS = ((is_mxnet, read_mxnet), (is_hdf5, read_keras_h5))  # by the first bytes
+_READERS = (  # by the first bytes
+    (_mxnet.is_mxnet, _mxnet.read),
+    (is_hdf5, _keras.read),
+    (_torch.is_torch, _torch.read),
+    (_paddle.is_paddle, _paddle.read),
+    (_numpy.is_numpy, _numpy.read),
+)
+_ARCHIVES = (  # by the names of an archive's members
+    (_torch.is_torch_archive, _torch.read),
+    (_keras.is_keras_archive, _keras.read),
+    (_numpy.is_numpy_archive, _numpy.read),
+)
 
 
 def find_reader(source: Source) -> Reader | None:
     """What reads a file, found out from its bytes."""
     head = source.data[:HEAD].tobytes()
-    for recognises, reader in _READERS:
-        if recognises(head):
-            return reader
-    if is_zip(head) and is_keras_archive(Archive(source).names()):
-        return read_keras_archive
-    return None
+    found = next((reader for recognises, reader in _READERS if recognises(head)), None)
+    if found is None and is_zip(head):
+        names = Archive(source).names()
+        found = next((reader for recognises, reader in _ARCHIVES if recognises(names)), None)
+    return found
 
 
 def name_kind(head: bytes, path: str) -> tuple[str, str] | None:

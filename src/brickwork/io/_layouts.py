@@ -197,4 +197,4 @@ def _paddle(net: ModuleBase, contents: Contents, names: Mapping[str, str], what:
     return state
 
 
-_LAYOUTS = {"mxnet": _gluon, "npz": _gluon, "paddle": _paddle, "keras": _keras, "tensorflow": _keras}
+_LAYOUTS = {"mxnet": _gluon, "numpy": _gluon, "paddle": _paddle, "keras": _keras, "tensorflow": _keras}

@@ -13,13 +13,14 @@ from typing import NoReturn
 import ml_dtypes
 import numpy as np
 
+from ._arrays import array_at, check_shape
 from ._source import Contents, Source
 
-__all__ = ["is_mxnet", "read_mxnet"]
+__all__ = ["is_mxnet", "read"]
 
 _MAGIC = (0x112).to_bytes(8, "little")
 _V1, _V2, _V3 = 0xF993FAC8, 0xF993FAC9, 0xF993FACA
-_DTYPES = [np.dtype(code) for code in ("<f4", "<f8", "<f2", "u1", "<i4", "i1", "<i8", "?", "<i2", "<u2", "<u4", "<u8")]
+_DTYPES = [np.dtype(code) for code in ("f4", "f8", "f2", "u1", "i4", "i1", "i8", "?", "i2", "u2", "u4", "u8")]
 _DTYPES.append(np.dtype(ml_dtypes.bfloat16))
 _STORAGE = {1: ("row_sparse", 1), 2: ("csr", 2)}  # name, number of index arrays
 _MAX_NDIM = 32  # MXNet's
@@ -31,7 +32,7 @@ def is_mxnet(head: bytes) -> bool:
     return head[:8] == _MAGIC
 
 
-def read_mxnet(source: Source) -> Contents:
+def read(source: Source) -> Contents:
     """Read a list of NDArrays: a dict by the names in the file, or a list where it has none.
 
     Sparse arrays are made dense, unless that takes much more memory than the file. An NDArray without a value is
@@ -145,7 +146,7 @@ class _Reader:
         return _DTYPES[code]
 
     def dense(self, shape: Sequence[int], dtype: np.dtype, what: str) -> np.ndarray:
-        array = self.source.array(self.at, dtype, shape, what)
+        array = array_at(self.source, self.at, dtype, shape, what)
         self.at += array.nbytes
         return array
 
@@ -160,8 +161,10 @@ class _Reader:
         data = self.dense(stored, dtype, f"the data of {what}")
         indices = [self.dense(sizes, kind, part) for part, (kind, sizes) in zip(parts, heads, strict=True)]
         takes = math.prod(shape) * dtype.itemsize
-        if math.prod(n for n in shape if n) * dtype.itemsize >= 2**63:
-            self.source.fail(start, f"{what} has the impossible shape {shape}")
+        try:
+            check_shape(shape, dtype.itemsize)
+        except ValueError as error:
+            self.source.fail(start, f"{what}: {error}")
         self.source.spend(takes, f"{what}, a {name} array of shape {shape} that is made dense,")
         if any(x.ndim != 1 or x.dtype.kind not in "iu" for x in indices):
             self.source.fail(start, f"{what}, of storage type {name}, has indices that are no lists of integers")

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import mmap
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO, NoReturn
 
@@ -13,9 +12,8 @@ import numpy as np
 
 from ..errors import CheckpointError
 
-__all__ = ["MAX_NDIM", "Contents", "Make", "Reader", "Source"]
+__all__ = ["Contents", "Make", "Reader", "Source"]
 
-MAX_NDIM = 64  # NumPy's
 
 Make = Callable[[str, str, np.ndarray], Any]  # ("array" or "numpy", name, values): what shall stand for it in the tree
 
@@ -114,19 +112,6 @@ class Source:
     def unsigned(self, offset: int, size: int, what: str) -> int:
         """A little-endian unsigned integer of ``size`` bytes."""
         return int.from_bytes(self.bytes(offset, size, what), "little")
-
-    def array(self, offset: int, dtype: np.dtype, shape: Sequence[int], what: str) -> np.ndarray:
-        """The elements from ``offset`` on in C order, without a copy unless the processor needs one."""
-        if len(shape) > MAX_NDIM or math.prod(n for n in shape if n) * dtype.itemsize >= 2**63:
-            self.fail(offset, f"{what} has the impossible shape {tuple(shape)}")
-        raw = self.view(offset, math.prod(shape) * dtype.itemsize, what)
-        if dtype == np.bool_ and raw.size and raw.max() > 1:
-            self.fail(offset, f"{what} has bytes that are no values of dtype bool")
-        found = raw.view(dtype).reshape(shape)
-        if not found.flags.aligned:
-            found = found.copy()
-            found.flags.writeable = False
-        return found
 
     def part(self, name: str, data: np.ndarray) -> Source:
         """A source for the bytes of one member; messages name it, and count offsets from its start."""
