@@ -17,6 +17,7 @@ from ._paths import fail, opened, shown
 from ._shards import is_index, read_folder, read_index
 from ._source import Contents, Make, Source
 from ._structure import decode
+from ._tensorflow import find_index
 
 __all__ = ["FORMAT", "KEY", "read"]
 
@@ -51,6 +52,7 @@ def read(path: str, verify: bool = False) -> Contents:
     """
     if os.path.isdir(path):
         return read_folder(path, lambda file: read(file, verify), _is_known)
+    path = find_index(path)
     with opened(path) as file:
         source = Source.of(path, file, verify)
     head = source.data[:HEAD].tobytes()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zipfile
 
-from . import _keras, _mxnet, _numpy, _paddle, _torch
+from . import _keras, _mxnet, _numpy, _paddle, _tensorflow, _torch
 from ._hdf5 import is_hdf5
 from ._source import Reader, Source
 from ._zip import Archive, is_zip
@@ -59,6 +59,10 @@ _ARCHIVES = (  # by the names of an archive's members
     (_keras.is_keras_archive, _keras.read),
     (_numpy.is_numpy_archive, _numpy.read),
 )
+_WHOLE = (  # by more than that
+    (_tensorflow.is_tensorflow, _tensorflow.read),
+    (_tensorflow.is_tensor, _tensorflow.read_tensor),
+)
 
 
 def find_reader(source: Source) -> Reader | None:
@@ -68,7 +72,7 @@ def find_reader(source: Source) -> Reader | None:
     if found is None and is_zip(head):
         names = Archive(source).names()
         found = next((reader for recognises, reader in _ARCHIVES if recognises(names)), None)
-    return found
+    return found or next((reader for recognises, reader in _WHOLE if recognises(source)), None)
 
 
 def name_kind(head: bytes, path: str) -> tuple[str, str] | None:

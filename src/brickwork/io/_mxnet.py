@@ -24,7 +24,7 @@ _DTYPES = [np.dtype(code) for code in ("f4", "f8", "f2", "u1", "i4", "i1", "i8",
 _DTYPES.append(np.dtype(ml_dtypes.bfloat16))
 _STORAGE = {1: ("row_sparse", 1), 2: ("csr", 2)}  # name, number of index arrays
 _MAX_NDIM = 32  # MXNet's
-_MAX_ARRAYS = 1_000_000
+_MAX_ARRAYS = 200_000
 
 
 def is_mxnet(head: bytes) -> bool:
