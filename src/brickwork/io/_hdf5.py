@@ -90,7 +90,7 @@ class _Reader:
 
     def __init__(self, source: Source) -> None:
         self.source = source
-        self.raw = memoryview(source.data)
+        self.raw = source.data.data
         self.found = Hdf5()
         self.seen: dict[int, str] = {}
         self.steps = min(source.size // 8, _MAX_STEPS)  # the smallest parts take 8 bytes
