@@ -30,7 +30,7 @@ def expected(framework: str, name: str) -> dict[str, np.ndarray]:
     with np.load(FIXTURES / framework / f"weights_{name}.npz", allow_pickle=False) as file:
         for key, array in file.items():
             base, _, kind = key.partition("__")
-            if kind == "bits_uint16":
+            if kind == "bits_uint16" or name.endswith("_bits"):
                 found[base] = array.view(ml_dtypes.bfloat16)
             elif kind == "bits_uint8":
                 found[base] = array.view(getattr(ml_dtypes, base))
