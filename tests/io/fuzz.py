@@ -11,6 +11,8 @@ from __future__ import annotations
 import argparse
 import functools
 import io
+import itertools
+import pickletools
 import random
 import resource
 import sys
@@ -147,15 +149,58 @@ def mutate(data: bytes, rng: random.Random, other: bytes) -> bytes:
     """``data`` with one to four changes; ``other`` is a file to take parts of.
 
     Half of the changes are made near the beginning, where formats have most of their structure. Half of
-    the zip archives are changed inside of a member and packed again, so that the checksums are right.
+    the zip archives are changed inside of a member and packed again, so that the checksums are right, and
+    half of the pickles by whole opcodes, so that they go on.
     """
     if data.startswith(b"PK\x03\x04") and rng.random() < 0.5:
         return _mutate_member(data, rng, other)
+    if data[:1] == b"\x80" and rng.random() < 0.5:
+        return _mutate_opcodes(data, rng)
     head = rng.choice([len(data), len(data), 64, 512])
     head, rest = data[:head], data[head:]
     for _ in range(rng.choice([1, 1, 2, 4])):
         head = rng.choice(_MUTATIONS)(head, rng, other) if head else head
     return head + rest
+
+
+def _opcodes(data: bytes) -> tuple[list[bytes], bytes]:
+    """The opcodes of all pickles that ``data`` begins with, but for frames, and what follows."""
+    at, found = 0, []
+    while data[at : at + 1] == b"\x80":
+        starts: list[int] = []
+        try:
+            starts += [at + (start or 0) for _, _, start in pickletools.genops(io.BytesIO(data[at:]))]
+        except (ValueError, UnicodeDecodeError):  # a fixture that is damaged already
+            break
+        pieces = [data[start:stop] for start, stop in itertools.pairwise([*starts, starts[-1] + 1])]
+        found += [piece for piece in pieces if piece[0] != 0x95]
+        at = starts[-1] + 1
+    return found, data[at:]
+
+
+def _mutate_opcodes(data: bytes, rng: random.Random) -> bytes:
+    opcodes, rest = _opcodes(data)
+    if not opcodes:
+        return _flip(data, rng, data)
+    for _ in range(rng.choice([1, 1, 2, 4])):
+        at, other = rng.randrange(len(opcodes)), rng.randrange(len(opcodes))
+        count = rng.choice([1, 1, 2, 5])
+        match rng.randrange(6):
+            case 0:
+                opcodes[at], opcodes[other] = opcodes[other], opcodes[at]
+            case 1:
+                opcodes[at : at + count] = opcodes[other : other + count]
+            case 2:
+                opcodes[at:at] = opcodes[other : other + count]
+            case 3 if len(opcodes) > count:
+                del opcodes[at : at + count]
+            case 4:
+                opcodes[at:at] = opcodes[at : at + count] * rng.choice([1, 10, 1000])
+            case _:
+                opcodes[at] = opcodes[at][:1] + _set_number(opcodes[at][1:] or b"0", rng, data)
+        if not opcodes:
+            break
+    return b"".join(opcodes) + rest
 
 
 def _mutate_member(data: bytes, rng: random.Random, other: bytes) -> bytes:
@@ -165,7 +210,7 @@ def _mutate_member(data: bytes, rng: random.Random, other: bytes) -> bytes:
     except (zipfile.BadZipFile, EOFError, NotImplementedError, ValueError):  # a fixture that is damaged already
         return _flip(data, rng, other)
     names = [name for name in members if members[name]]
-    structure = [name for name in names if name.endswith((".pkl", ".npy", ".json", "byteorder"))]
+    structure = [name for name in names if name.endswith((".pkl", ".npy", ".json"))]
     name = rng.choice(structure if structure and rng.random() < 0.8 else names)
     members[name] = mutate(members[name], rng, other) if members[name] else b""
     if rng.random() < 0.1:

@@ -206,7 +206,7 @@ DAMAGED = {
     "\x80\x02c_codecs\nencode\nX\x03\0\0\0\xe4\xb8\xadX\x06\0\0\0latin1\x86R.": "_codecs.encode: .*can't encode",
     "\x80\x02cbuiltins": "a line of text has no end",
     "\x80\x02ibuiltins\nset\n.": "b'i' is no opcode of the pickles that checkpoints consist of",
-    "\x80\x02Ixyz\n.": "xyz: invalid literal for int",
+    "\x80\x02Ixyz\n.": "a number: invalid literal for int",
     "\x80\x02}]K\x01s.": "a list is the key of a dict, or in a set",
     "\x80\x04\x8f(]\x90.": "a list is the key of a dict, or in a set",
 }

@@ -268,7 +268,9 @@ class _Machine:
         found = self.globals.get((module, name))
         if found is None:
             if (module, name) not in self.known:
-                self.source.refuse(f"at byte {self.at:,} it asks for `{module} {name}`: {self.why(module, name)}")
+                self.source.refuse(
+                    f"at byte {self.at:,} it asks for `{module[:100]} {name[:100]}`: {self.why(module, name)}"
+                )
             found = Global(f"{module}.{name}", self.known[module, name])
             self.globals[module, name] = found
         self.stack.append(found)
@@ -359,7 +361,9 @@ class _Machine:
 
     def text_number(self) -> None:
         line = self.line().removesuffix("L")
-        self.stack.append({"00": False, "01": True}[line] if line in ("00", "01") else self.guarded(line, int, line))
+        self.stack.append(
+            {"00": False, "01": True}[line] if line in ("00", "01") else self.guarded("a number", int, line)
+        )
 
     def byte_string(self, size: int) -> None:
         data = self.take(size)
