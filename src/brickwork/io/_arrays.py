@@ -9,7 +9,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from ._source import Source
+from ._source import Source, brief
 
 __all__ = ["array_at", "check_shape", "named_dtype", "typed"]
 
@@ -66,11 +66,8 @@ def check_shape(shape: Any, itemsize: int) -> Sequence[int]:
     Raises:
         ValueError: it is not a list of sizes, or one of too many bytes for any memory.
     """
-    if type(shape) not in (tuple, list) or len(shape) > _MAX_NDIM:
-        raise ValueError(f"the impossible shape {str(shape)[:80]}")
-    if not all(type(n) is int and 0 <= n < 2**63 for n in shape):
-        raise ValueError(f"the impossible shape {str(shape)[:80]}")
+    fits = type(shape) in (tuple, list) and len(shape) <= _MAX_NDIM and all(type(n) is int and n >= 0 for n in shape)
     # NumPy counts the bytes of an empty array without its empty axes.
-    if math.prod(n for n in shape if n) * itemsize >= 2**63:
-        raise ValueError(f"the impossible shape {str(tuple(shape))[:80]}")
+    if not fits or math.prod(n for n in shape if n) * itemsize >= 2**63:
+        raise ValueError(f"the impossible shape {brief(shape)}")
     return shape

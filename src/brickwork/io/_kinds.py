@@ -59,10 +59,7 @@ _ARCHIVES = (  # by the names of an archive's members
     (_keras.is_keras_archive, _keras.read),
     (_numpy.is_numpy_archive, _numpy.read),
 )
-_WHOLE = (  # by more than that
-    (_tensorflow.is_tensorflow, _tensorflow.read),
-    (_tensorflow.is_tensor, _tensorflow.read_tensor),
-)
+_WHOLE = ((_tensorflow.is_index, _tensorflow.read), (_tensorflow.is_tensor, _tensorflow.read))  # by more than that
 
 
 def find_reader(source: Source) -> Reader | None:

@@ -16,7 +16,7 @@ import numpy as np
 from ._arrays import check_shape, named_dtype, typed
 from ._pickle import BUILTINS, Pending, finish, interpret, looks_like_pickle
 from ._pickled_numpy import numpy_globals
-from ._source import Contents, Source
+from ._source import Contents, Source, brief
 
 __all__ = ["is_paddle", "read"]
 
@@ -85,7 +85,7 @@ def _static_tensor(arguments: tuple[Any, ...]) -> Pending:
         case ("data", {"data": Pending() as array, **rest}) if not rest:
             return array
     raise ValueError(
-        f"the file asks to evaluate {str(arguments[:1])[:80]}, which no checkpoint needs. It may be malicious; "
+        f"the file asks to evaluate {brief(arguments[:1])}, which no checkpoint needs. It may be malicious; "
         "nothing of it was executed. Don't open it with a program that unpickles it"
     )
 

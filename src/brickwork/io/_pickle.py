@@ -24,11 +24,12 @@ _LARGE = 4096  # bytes; strings of bytes from this size on are views until the e
 _MAX_STACK = 2**20
 _MAX_MARKS = 4 * MAX_DEPTH
 _MAX_INTEGER = 1024  # bytes
-_MAX_LINE = 512  # bytes, of a text argument
+_MAX_LINE = 4096  # bytes, of a text argument
 _MAX_KEY = 2**16  # characters; equal keys are compared each time
 _MAX_HASH = 2**60  # integers beyond may be chosen to have equal hashes
 _MAX_TUPLE_KEYS = 4096  # these as well
 _STOP = ord(".")
+_UNSET = object()
 
 
 def looks_like_pickle(head: bytes) -> bool:
@@ -113,10 +114,10 @@ class _Machine:
         self.at = self.pos = start  # of the opcode, and of what is read next
         self.stack: list[Any] = []
         self.marks: list[int] = []
-        self.memo: dict[int, Any] = {}
+        self.memo: list[Any] = []
         self.globals: dict[tuple[str, str], Global] = {}
-        # Each of these takes more memory than its opcode; ordinary files have one for dozens of bytes.
-        self.objects_left = 2**20 + source.size // 8
+        # Containers take far more memory than their opcodes; ordinary files have one for dozens of bytes.
+        self.objects_left = 2**18 + source.size // 8
         self.items_left = 2**16 + source.size  # copied from one container to another
         self.tuple_keys = 0
 
@@ -155,6 +156,14 @@ class _Machine:
 
     def number(self, size: int) -> int:
         return int.from_bytes(self.take(size), "little")
+
+    def byte(self) -> int:
+        """``number(1)``, and faster."""
+        at = self.pos
+        if at == len(self.code):
+            self.take(1)  # which says that the file is truncated
+        self.pos = at + 1
+        return self.code[at]
 
     def line(self) -> str:
         found = bytes(self.code[self.pos : self.pos + _MAX_LINE])
@@ -200,11 +209,15 @@ class _Machine:
         return found
 
     def put(self, index: int) -> None:
-        self.objects_left -= 1
-        self.memo[index] = self.top()
+        value, memo = self.top(), self.memo
+        if index == len(memo) + 1:  # Python 2 counts from 1
+            memo.append(_UNSET)
+        if index > len(memo):
+            self.fail(f"the pickle numbers an object {index}, but has only numbered {len(memo)}")
+        memo[index : index + 1] = [value]
 
     def get(self, index: int) -> None:
-        if index not in self.memo:
+        if index >= len(self.memo) or self.memo[index] is _UNSET:
             self.fail(f"the pickle refers to its object {index}, which is not there")
         self.stack.append(self.memo[index])
 
@@ -255,7 +268,9 @@ class _Machine:
         found = self.globals.get((module, name))
         if found is None:
             if (module, name) not in self.known:
-                self.source.refuse(f"at byte {self.at:,} it asks for `{module} {name}`: {self.why(module, name)}")
+                self.source.refuse(
+                    f"at byte {self.at:,} it asks for `{module[:100]} {name[:100]}`: {self.why(module, name)}"
+                )
             found = Global(f"{module}.{name}", self.known[module, name])
             self.globals[module, name] = found
         self.stack.append(found)
@@ -335,7 +350,7 @@ class _Machine:
             self.fail(f"a frame of {size:,} bytes begins, but {len(self.code) - self.pos:,} are left; truncated")
 
     def protocol(self) -> None:
-        protocol = self.number(1)
+        protocol = self.byte()
         if protocol > 5:
             self.fail(f"the pickle has protocol {protocol}; 5 is the highest there is")
 
@@ -346,7 +361,9 @@ class _Machine:
 
     def text_number(self) -> None:
         line = self.line().removesuffix("L")
-        self.stack.append({"00": False, "01": True}[line] if line in ("00", "01") else self.guarded(line, int, line))
+        self.stack.append(
+            {"00": False, "01": True}[line] if line in ("00", "01") else self.guarded("a number", int, line)
+        )
 
     def byte_string(self, size: int) -> None:
         data = self.take(size)
@@ -388,9 +405,9 @@ _STEPS: dict[int, Callable[[_Machine], object]] = {
         "\x88": _push(True),
         "\x89": _push(False),
         "J": lambda m: m.integer(4),
-        "K": lambda m: m.stack.append(m.number(1)),
+        "K": lambda m: m.stack.append(m.byte()),
         "M": lambda m: m.stack.append(m.number(2)),
-        "\x8a": lambda m: m.integer(m.number(1)),
+        "\x8a": lambda m: m.integer(m.byte()),
         "\x8b": lambda m: m.integer(m.number(4)),
         "G": lambda m: m.stack.append(struct.unpack(">d", m.take(8))[0]),
         "I": _Machine.text_number,
@@ -398,14 +415,14 @@ _STEPS: dict[int, Callable[[_Machine], object]] = {
         "F": lambda m: m.stack.append(m.guarded("a number", float, m.line())),
         # strings
         "X": lambda m: m.stack.append(m.text(m.take(m.number(4)))),
-        "\x8c": lambda m: m.stack.append(m.text(m.take(m.number(1)))),
+        "\x8c": lambda m: m.stack.append(m.text(m.take(m.byte()))),
         "\x8d": lambda m: m.stack.append(m.text(m.take(m.number(8)))),
         "B": lambda m: m.byte_string(m.number(4)),
-        "C": lambda m: m.byte_string(m.number(1)),
+        "C": lambda m: m.byte_string(m.byte()),
         "\x8e": lambda m: m.byte_string(m.number(8)),
         "\x96": lambda m: m.byte_string(m.number(8)),
         "T": lambda m: m.old_string(m.number(4)),
-        "U": lambda m: m.old_string(m.number(1)),
+        "U": lambda m: m.old_string(m.byte()),
         # containers
         ")": _push(()),
         "\x85": _tuple(1),
@@ -427,10 +444,10 @@ _STEPS: dict[int, Callable[[_Machine], object]] = {
         "0": lambda m: m.pop(),
         "1": lambda m: m.pop_mark(),
         "2": lambda m: m.stack.append(m.top()),
-        "q": lambda m: m.put(m.number(1)),
+        "q": lambda m: m.put(m.byte()),
         "r": lambda m: m.put(m.number(4)),
         "\x94": lambda m: m.put(len(m.memo)),
-        "h": lambda m: m.get(m.number(1)),
+        "h": lambda m: m.get(m.byte()),
         "j": lambda m: m.get(m.number(4)),
         # objects
         "c": lambda m: m.find(m.line(), m.line()),

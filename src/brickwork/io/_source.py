@@ -12,7 +12,7 @@ import numpy as np
 
 from ..errors import CheckpointError
 
-__all__ = ["Contents", "Make", "Reader", "Source"]
+__all__ = ["Contents", "Make", "Reader", "Source", "brief"]
 
 
 Make = Callable[[str, str, np.ndarray], Any]  # ("array" or "numpy", name, values): what shall stand for it in the tree
@@ -127,6 +127,18 @@ class Source:
                 f"{what} takes {nbytes:,} bytes, and in all the contents would need more than {_RATIO} times "
                 f"the size of the file; it was made to exhaust memory, or should be saved uncompressed"
             )
+
+
+def brief(value: Any, depth: int = 2) -> str:
+    """A value of the file for a message: however large or deep it is, a few words."""
+    if isinstance(value, (str, bytes)):
+        return repr(value[:60])
+    if value is None or isinstance(value, (bool, int, float)):
+        return repr(value)[:60]
+    if type(value) in (tuple, list) and depth:
+        items = ", ".join([*(brief(item, depth - 1) for item in value[:8]), *(["..."] if len(value) > 8 else [])])
+        return f"[{items}]" if type(value) is list else f"({items}{',' * (len(value) == 1)})"
+    return f"a {type(value).__name__.lstrip('_')}"
 
 
 Reader = Callable[[Source], Contents]

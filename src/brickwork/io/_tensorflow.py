@@ -23,7 +23,7 @@ from ._arrays import array_at, check_shape, typed
 from ._protobuf import Field, fields, varint
 from ._source import Contents, Source
 
-__all__ = ["find_index", "is_tensor", "is_tensorflow", "read", "read_tensor"]
+__all__ = ["find_index", "is_index", "is_tensor", "read"]
 
 _MAGIC = bytes.fromhex("57fb808b247547db")
 _FOOTER = 48
@@ -58,20 +58,24 @@ def find_index(path: str) -> str:
     return f"{path}.index" if not os.path.exists(path) and os.path.isfile(f"{path}.index") else path
 
 
-def is_tensorflow(source: Source) -> bool:
+def is_index(source: Source) -> bool:
     """Whether a file is the index of a checkpoint."""
     return source.data[-8:].tobytes() == _MAGIC
 
 
 def read(source: Source) -> Contents:
-    """Read a checkpoint by its index, the file that ends in ``.index``; the data files are beside it.
+    """Read a checkpoint by its index, the file that ends in ``.index``, or what ``tf.io.serialize_tensor`` makes.
+
+    The tree of a checkpoint is a dict, its data files are beside the index; of a tensor it is the array.
 
     Names are those of the index, such as ``hidden/kernel/.ATTRIBUTES/VARIABLE_VALUE``. Texts, like the description of
     the objects that TensorFlow puts into each checkpoint, are left out; the metadata says which.
 
     Raises:
-        CheckpointError: it is damaged, a data file is missing, or a variable is stored in slices.
+        CheckpointError: it is damaged, a data file is missing, a variable is stored in slices, or a tensor holds no numbers.
     """
+    if not is_index(source):
+        return _read_tensor(source)
     source.what = "TensorFlow checkpoint"
     count = None
     entries: dict[str, _Entry] = {}
@@ -233,18 +237,13 @@ def is_tensor(source: Source) -> bool:
     if source.data[:1].tobytes() != b"\x08" or source.size < 2:
         return False
     try:
-        read_tensor(Source(source.path, source.data))
+        _read_tensor(Source(source.path, source.data))
     except CheckpointError:
         return False
     return True
 
 
-def read_tensor(source: Source) -> Contents:
-    """Read what ``tf.io.serialize_tensor`` makes: the tree is the array.
-
-    Raises:
-        CheckpointError: it is damaged, or a tensor of text or other things that are not numbers.
-    """
+def _read_tensor(source: Source) -> Contents:
     source.what = "TensorFlow tensor"
     code, shape, content = 0, (), None
     values: list[Any] = []

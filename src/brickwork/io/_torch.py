@@ -18,7 +18,7 @@ import numpy as np
 from ._arrays import check_shape, named_dtype, typed
 from ._pickle import BUILTINS, Global, Pending, finish, interpret
 from ._pickled_numpy import numpy_globals
-from ._source import Contents, Source
+from ._source import Contents, Source, brief
 from ._zip import Archive, is_zip
 
 __all__ = ["is_torch", "is_torch_archive", "read"]
@@ -131,7 +131,7 @@ class _Tensor(Pending):
             raise ValueError("an untyped storage is used without a dtype")
         check_shape(shape, dtype.itemsize)
         if len(strides) != len(shape) or not all(type(n) is int and n >= 0 for n in strides):
-            raise ValueError(f"the strides {str(strides)[:80]} for the shape {shape}")
+            raise ValueError(f"the strides {brief(strides)} for the shape {shape}")
         self.reader, self.storage, self.dtype = reader, storage, dtype
         self.geometry = start, shape, strides
 
