@@ -72,7 +72,8 @@ def read(source: Source) -> Contents:
     the objects that TensorFlow puts into each checkpoint, are left out; the metadata says which.
 
     Raises:
-        CheckpointError: it is damaged, a data file is missing, a variable is stored in slices, or a tensor holds no numbers.
+        CheckpointError: it is damaged, a data file is missing, a variable is stored in slices, or a tensor does not
+            hold numbers.
     """
     if not is_index(source):
         return _read_tensor(source)
