@@ -51,15 +51,15 @@ def adapt(
     Source:
         The layouts were checked by computing the outputs of each framework's own networks.
     """
-    tree: dict[str, Any] = dict(contents.tree)
+    layout = _LAYOUTS.get(contents.kind)
+    state: dict[str, Any] = dict(contents.tree)
+    if layout is None:
+        return state
     accepted = {entry.name for entry in entries(net, aliases=True)}
-    if contents.kind != "paddle" and tree.keys() <= accepted and contents.kind != "keras":
-        state = tree
-    else:
-        state = _LAYOUTS[contents.kind](net, contents, names or {}, what)
+    if layout is not _gluon or not state.keys() <= accepted:
+        state = layout(net, contents, names or {}, what)
     for entry in entries(net):
-        above = entry.name.rpartition(".")[0]
-        if entry.name == f"{above}.{_COUNT}".removeprefix(".") and entry.name not in state:
+        if entry.name.rpartition(".")[2] == _COUNT and entry.name not in state:
             value = entry.variable.value
             state[entry.name] = part(value, entry.index, entry.axes) if entry.index else value
     return state
@@ -98,8 +98,8 @@ _FAMILIES: tuple[tuple[type, str], ...] = (
 def _family(module: Any) -> str:
     found = next((family for kind, family in _FAMILIES if isinstance(module, kind)), "")
     if found.startswith("conv") and not found.endswith("transpose"):
-        each = module.weight.shape[1]  # input channels of one group
-        if module.groups > 1 and (each == 1 or module.groups == module.out_channels):
+        # Where the number of channels is not known yet, this is what groups are mostly for.
+        if module.groups > 1 and module.weight.shape[1] in (None, 1):
             return f"depthwise_{found}"
     return found
 
