@@ -277,7 +277,6 @@ def test_bfloat16_before_shapes_are_known(row: Row):
 @contextlib.contextmanager
 def no_collector():
     """Only reference counts free things inside."""
-    gc.collect()
     gc.disable()
     try:
         yield

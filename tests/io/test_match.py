@@ -104,9 +104,7 @@ def test_the_only_way_is_found_and_no_other_taken(seed):
     units = [unit(f"u{i}", rng.choice([1, 2, 3]), rng.choice([1, 2])) for i in range(n)]
     ways = [p for p in itertools.permutations(slots) if all(u.fits(s) for u, s in zip(units, p, strict=True))]
     if len(ways) == 1:
-        assert list(match(units, slots, "x").values()) == list(ways[0]) or {
-            u: s.name for u, s in match(units, slots, "x").items()
-        } == {u: s.name for u, s in zip(units, ways[0], strict=True)}
+        assert match(units, slots, "x") == dict(zip(units, ways[0], strict=True))
     elif len(ways) > 1:
         with pytest.raises(LoadError):
             match(units, slots, "x")

@@ -193,7 +193,7 @@ def test_files_without_checksums_cannot_be_verified(tmp_path):
 
     save_file({"x": np.ones(2)}, tmp_path / "x")
     load(tmp_path / "x")
-    with pytest.raises(CheckpointError, match=r"no checksums to verify.*save it with bw\.save to add them"):
+    with pytest.raises(CheckpointError, match=r"it has no checksums.*save it with bw\.save to add ch"):
         load(tmp_path / "x", verify=True)
 
 

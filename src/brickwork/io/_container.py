@@ -341,10 +341,7 @@ def verify_container(source: Source) -> None:
     header = reader.header(source.data)
     checksums = reader.metadata(header).get(CHECKSUMS)
     if checksums is None:
-        source.refuse(
-            "it has no checksums to verify, since another tool or an older brickwork wrote it; load it without "
-            "verify=True, and save it with bw.save to add them"
-        )
+        source.cannot_verify("it has no checksums, since another tool or an older brickwork wrote it")
     if len(checksums) != 8 * len(header):
         reader.fail(8, f"{len(checksums)} digits of checksums for {len(header)} tensors")
     for i, (name, fields) in enumerate(header.items()):

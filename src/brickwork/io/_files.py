@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 from typing import Any, Literal, overload
 
@@ -80,9 +81,19 @@ def save(
         ...     load(path)
         {'weights': [Array([1., 1., 1.], dtype=float32)], 'step': 7}
     """
-    path = checked_path(path, "save(path, tree)")
+    _save(checked_path(path, "save(path, tree)"), tree, metadata, aliases, Encoder())
+
+
+def save_foreign(path: Path, tree: Any, metadata: dict[str, str], aliases: dict[str, str]) -> None:
+    """Save what another framework's file held: its NumPy arrays come back as JAX arrays, as from that file."""
+    known = {alias: name for alias, name in aliases.items() if name in tree}
+    _save(os.fsdecode(path), tree, metadata, known, Encoder(numpy_as="array"))
+
+
+def _save(
+    path: str, tree: Any, metadata: dict[str, str] | None, aliases: dict[str, str] | None, encoder: Encoder
+) -> None:
     metadata = _checked_metadata(metadata)
-    encoder = Encoder()
     structure = {"format": FORMAT, "tree": encoder.encode(tree)}
     tied = _aliases(tree, aliases)
     if tied:

@@ -97,11 +97,10 @@ _FAMILIES: tuple[tuple[type, str], ...] = (
 
 def _family(module: Any) -> str:
     found = next((family for kind, family in _FAMILIES if isinstance(module, kind)), "")
-    if found.startswith("conv") and not found.endswith("transpose"):
-        # Where the number of channels is not known yet, this is what groups are mostly for.
-        if module.groups > 1 and module.weight.shape[1] in (None, 1):
-            return f"depthwise_{found}"
-    return found
+    if not found.startswith("conv") or found.endswith("transpose"):
+        return found
+    # Where the number of channels is not known yet, this is what groups are mostly for.
+    return f"depthwise_{found}" if module.groups > 1 and module.weight.shape[1] in (None, 1) else found
 
 
 def _slots(net: ModuleBase) -> list[Slot]:

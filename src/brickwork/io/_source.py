@@ -12,7 +12,11 @@ import numpy as np
 
 from ..errors import CheckpointError
 
-__all__ = ["Contents", "Make", "Reader", "Source", "brief"]
+__all__ = ["Contents", "Make", "Reader", "Source", "UnverifiableError", "brief"]
+
+
+class UnverifiableError(CheckpointError):
+    """The file has no checksums to compare its bytes with."""
 
 
 Make = Callable[[str, str, np.ndarray], Any]  # ("array" or "numpy", name, values): what shall stand for it in the tree
@@ -97,6 +101,13 @@ class Source:
     def refuse(self, reason: str) -> NoReturn:
         """Raise a ``CheckpointError`` about a file that is intact but can't be read."""
         raise CheckpointError(f"{self.path}: cannot load this {self.what}: {reason}")
+
+    def cannot_verify(self, reason: str) -> NoReturn:
+        """Raise the error for a file without checksums that is to be verified; ``reason`` says why it has none."""
+        raise UnverifiableError(
+            f"{self.path}: cannot verify this {self.what}: {reason}; load it without verify=True, and save it with "
+            "bw.save to add checksums"
+        )
 
     def view(self, offset: int, size: int, what: str) -> np.ndarray:
         """``size`` bytes from ``offset``, without a copy; ``what`` names them in the message if they aren't there."""

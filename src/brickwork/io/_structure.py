@@ -49,11 +49,15 @@ _EXACT = 2**53
 class Encoder:
     """Turns one tree into JSON, and collects its tensors.
 
+    Args:
+        numpy_as: ``"numpy"``, or ``"array"`` for NumPy arrays that shall come back as JAX arrays.
+
     Attributes:
         tensors: name -> tensor; the same array object in several places is there once.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, numpy_as: str = "numpy") -> None:
+        self.numpy_as = numpy_as
         self.tensors: dict[str, Tensor] = {}
         self._leaves: dict[int, dict[str, Any]] = {}
         self._alive: list[Any] = []  # ids stay unique while their objects live
@@ -131,7 +135,7 @@ class Encoder:
                 value = jax.random.key_data(value)
             fetch: Callable[[], np.ndarray] = lambda: _to_host(value)  # noqa: E731
         else:
-            kind = "numpy" if isinstance(value, np.ndarray) else "scalar"
+            kind = self.numpy_as if isinstance(value, np.ndarray) else "scalar"
             if isinstance(value, np.ma.MaskedArray):
                 raise TypeError(f"{path} is a masked array; save its .data and .mask")
             fetch = lambda: np.asarray(value)  # noqa: E731
