@@ -13,8 +13,9 @@ import pytest
 from hypothesis import given, strategies as st
 
 from brickwork.errors import CheckpointError
-from brickwork.io._pickle import BUILTINS, Pending, finish, interpret, looks_like_pickle
+from brickwork.io._pickle import Pending, interpret, looks_like_pickle
 from brickwork.io._pickled_numpy import numpy_globals
+from brickwork.io._unpickled import BUILTINS, finish
 
 from .foreign import source_of
 
