@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 from typing import Any
 
 import ml_dtypes
@@ -158,7 +159,7 @@ def _read_tensor(source: Source, start: int) -> tuple[np.ndarray, int]:
     try:
         shape = check_shape(shape, dtype.itemsize)
         raw = source.view(at, math.prod(shape) * dtype.itemsize, "a tensor")
-        return typed(source, raw, dtype).reshape(shape), at + len(raw)
+        return typed(source, raw, dtype, sys.byteorder != "little").reshape(shape), at + len(raw)
     except ValueError as error:
         source.fail(at, f"a tensor: {error}")
 

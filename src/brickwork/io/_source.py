@@ -39,7 +39,7 @@ class Contents:
 
 
 class Source:
-    """A file mapped into memory: its bytes, with every access checked.
+    """A file mapped into memory: its bytes, with every access checked. A reader reads it once.
 
     Attributes:
         path: how messages call the file.

@@ -119,7 +119,7 @@ class _Finisher:
             try:
                 return value.finish(lambda part: self.make(part, path))
             except ValueError as error:
-                self.source.fail(value.offset, f"{_shown(path)}: {error}")
+                self.source.fail(value.offset, f"{_shown(path)}: {error}" if path else str(error))
         if type(value) is dict:
             return {key: self.make(item, (*path, key)) for key, item in value.items()}
         if type(value) in (list, tuple):
