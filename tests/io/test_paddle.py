@@ -165,7 +165,7 @@ def test_large_arrays_are_views_where_they_are_aligned():
         ),
         (
             {"p": np.zeros(3), "UnpackBigParamInfor@@": {"x": {"OriginShape": "ab", "slices": ["p"]}}},
-            "'x': the impossible shape ab",
+            "'x': the impossible shape 'ab'",
         ),
     ],
 )

@@ -13,8 +13,9 @@ import pytest
 from hypothesis import given, strategies as st
 
 from brickwork.errors import CheckpointError
-from brickwork.io._pickle import BUILTINS, Pending, finish, interpret, looks_like_pickle
+from brickwork.io._pickle import Pending, interpret, looks_like_pickle
 from brickwork.io._pickled_numpy import numpy_globals
+from brickwork.io._unpickled import BUILTINS, finish
 
 from .foreign import source_of
 
@@ -202,6 +203,7 @@ DAMAGED = {
     "\x80\x02cbuiltins\nset\nK\x01\x85R.": "builtins.set is called with arguments of which it can't be made",
     "\x80\x02cbuiltins\ndict\n]K\x01a\x85R.": "builtins.dict is called with arguments",
     "\x80\x02cbuiltins\ncomplex\n)R.": "builtins.complex: the arguments should be two numbers",
+    "\x80\x02cbuiltins\ncomplex\n\x8a\xff" + "\x7f" * 255 + "K\x01\x86R.": "builtins.complex: int too large",
     "\x80\x02cbuiltins\nbytes\nK\x08\x85R.": "builtins.bytes: the arguments should be a text and 'latin1'",
     "\x80\x02c_codecs\nencode\nX\x03\0\0\0\xe4\xb8\xadX\x06\0\0\0latin1\x86R.": "_codecs.encode: .*can't encode",
     "\x80\x02cbuiltins": "a line of text has no end",

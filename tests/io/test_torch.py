@@ -281,7 +281,7 @@ REFUSED = {
     "corrupt_byte.params": "at byte 1,024: the bytes of the member 'mlp/data/0' don't match their CRC-32",
     "oob_size.pt": r"shape \(200,\) consists of elements 0 to 199 of the storage '0', which has 4",
     "oob_offset.pt": r"shape \(4,\) consists of elements 3 to 6 of the storage '0', which has 4",
-    "oob_numel.pt": "its storage '0' should take 256 bytes, but takes 16",
+    "oob_numel.pt": "at byte 146: its storage '0' should take 256 bytes, but takes 16",
     "missing_storage.pt": "its storage, the member 'missing_storage/data/0', is not in the archive",
     "mlp_whole_module.pt": "`__main__ MLP`: the file holds an object of that class, perhaps a whole module.*state_dict",
     "sparse_coo.pt": r"_rebuild_sparse_tensor`: a sparse tensor; in PyTorch, save x.to_dense\(\) instead",

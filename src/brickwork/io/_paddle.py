@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 from typing import Any
 
 import ml_dtypes
 import numpy as np
 
 from ._arrays import check_shape, named_dtype, typed
-from ._pickle import BUILTINS, Pending, finish, interpret, looks_like_pickle
+from ._pickle import Pending, interpret, looks_like_pickle
 from ._pickled_numpy import numpy_globals
 from ._source import Contents, Source, brief
+from ._unpickled import BUILTINS, finish
 
 __all__ = ["is_paddle", "read"]
 
@@ -76,7 +78,9 @@ def read(source: Source) -> Contents:
 
 
 def _advice(module: str, name: str) -> str:
-    return "paddle.save writes nothing of that kind; if the file is your own, save a dict of tensors in its place"
+    if module.partition(".")[0] == "torch":
+        return "it is a pickle of PyTorch's objects that torch.save did not write; write it with torch.save instead"
+    return "paddle.save writes nothing of that kind, so something else was pickled; save a dict of arrays instead"
 
 
 def _static_tensor(arguments: tuple[Any, ...]) -> Pending:
@@ -155,7 +159,7 @@ def _read_tensor(source: Source, start: int) -> tuple[np.ndarray, int]:
     try:
         shape = check_shape(shape, dtype.itemsize)
         raw = source.view(at, math.prod(shape) * dtype.itemsize, "a tensor")
-        return typed(source, raw, dtype).reshape(shape), at + len(raw)
+        return typed(source, raw, dtype, sys.byteorder != "little").reshape(shape), at + len(raw)
     except ValueError as error:
         source.fail(at, f"a tensor: {error}")
 

@@ -3,7 +3,7 @@
 A pickle is a program for a small stack machine (the opcodes are documented in ``pickletools.py`` of
 CPython). :func:`interpret` runs the opcodes that build plain values; a global is looked up in a table
 of the caller's and nowhere else, so nothing is ever imported, and what a call gives is for the table's
-functions to decide. :func:`finish` then makes the result of it: plain values, finite and not too deep.
+functions to decide. ``finish`` in ``_unpickled.py`` then makes plain values of the result.
 """
 
 from __future__ import annotations
@@ -17,12 +17,11 @@ from typing import Any, NoReturn
 
 from ._source import Source
 
-__all__ = ["BUILTINS", "Global", "Pending", "finish", "interpret", "looks_like_pickle"]
+__all__ = ["Global", "Pending", "interpret", "looks_like_pickle", "name_of"]
 
-MAX_DEPTH = 64  # of the result
+_MAX_DEPTH = 256  # of what is being built
 _LARGE = 4096  # bytes; strings of bytes from this size on are views until the end
 _MAX_STACK = 2**20
-_MAX_MARKS = 4 * MAX_DEPTH
 _MAX_INTEGER = 1024  # bytes
 _MAX_LINE = 4096  # bytes, of a text argument
 _MAX_KEY = 2**16  # characters; equal keys are compared each time
@@ -91,7 +90,7 @@ def interpret(
         persistent: makes an object of a persistent id; it raises ``ValueError``.
 
     Returns:
-        The result, for :func:`finish`, and where the pickle ends.
+        The result, for ``finish``, and where the pickle ends.
 
     Raises:
         CheckpointError: it is damaged, or needs what is not known.
@@ -196,7 +195,7 @@ class _Machine:
         self.stack.append(value)
 
     def mark(self) -> None:
-        if len(self.marks) == _MAX_MARKS:
+        if len(self.marks) == _MAX_DEPTH:
             self.fail("the pickle is nested too deeply")
         self.marks.append(len(self.stack))
 
@@ -246,18 +245,18 @@ class _Machine:
             for key, value in pairs:
                 self.guarded("an item", target.set_item, self.key(key), value)
         else:
-            self.fail(f"{_name(target)} is given keys and values, but is no dict")
+            self.fail(f"{name_of(target)} is given keys and values, but is no dict")
 
     def append(self, items: list[Any]) -> None:
         target = self.top()
         if type(target) is not list:
-            self.fail(f"{_name(target)} is given items, but is no list")
+            self.fail(f"{name_of(target)} is given items, but is no list")
         target.extend(items)
 
     def add(self, items: list[Any]) -> None:
         target = self.top()
         if type(target) is not set:
-            self.fail(f"{_name(target)} is given items, but is no set")
+            self.fail(f"{name_of(target)} is given items, but is no set")
         target.update(map(self.key, items))
 
     # globals and calls
@@ -268,9 +267,8 @@ class _Machine:
         found = self.globals.get((module, name))
         if found is None:
             if (module, name) not in self.known:
-                self.source.refuse(
-                    f"at byte {self.at:,} it asks for `{module[:100]} {name[:100]}`: {self.why(module, name)}"
-                )
+                where = f"at byte {self.at:,} it asks for `{module[:100]} {name[:100]}`"
+                self.source.refuse(f"{where}: {self.why(module, name)}")
             found = Global(f"{module}.{name}", self.known[module, name])
             self.globals[module, name] = found
         self.stack.append(found)
@@ -285,7 +283,7 @@ class _Machine:
 
     def call(self, function: Any, arguments: Any) -> None:
         if not isinstance(function, Global) or not callable(function.target):
-            self.fail(f"the pickle calls {_name(function)}, which is no function")
+            self.fail(f"the pickle calls {name_of(function)}, which is no function")
         if type(arguments) is not tuple:
             self.fail(f"the pickle calls {function.name} without a tuple of arguments")
         if isinstance(function.target, type):
@@ -329,7 +327,7 @@ class _Machine:
         if isinstance(target, Pending):
             self.guarded("the state of an object", target.build, state)
         elif type(target) is not dict:  # those of dicts are dropped: PyTorch's `_metadata`
-            self.fail(f"{_name(target)} is given a state, which it should not have")
+            self.fail(f"{name_of(target)} is given a state, which it should not have")
 
     def persistent_object(self) -> None:
         if self.persistent is None:
@@ -339,7 +337,7 @@ class _Machine:
     def guarded(self, what: str, function: Callable[..., Any], *arguments: Any) -> Any:
         try:
             return function(*arguments)
-        except ValueError as error:
+        except (ValueError, OverflowError) as error:
             self.fail(f"{what}: {error}")
 
     # text and numbers
@@ -361,9 +359,8 @@ class _Machine:
 
     def text_number(self) -> None:
         line = self.line().removesuffix("L")
-        self.stack.append(
-            {"00": False, "01": True}[line] if line in ("00", "01") else self.guarded("a number", int, line)
-        )
+        truth = {"00": False, "01": True}.get(line)  # how protocol 1 writes it
+        self.stack.append(self.guarded("a number", int, line) if truth is None else truth)
 
     def byte_string(self, size: int) -> None:
         data = self.take(size)
@@ -378,7 +375,8 @@ class _Machine:
             self.stack.append(data)
 
 
-def _name(value: Any) -> str:
+def name_of(value: Any) -> str:
+    """What messages call a value that is not as it should be."""
     return value.name if isinstance(value, Global) else f"a {type(value).__name__.lstrip('_')}"
 
 
@@ -462,168 +460,9 @@ _STEPS: dict[int, Callable[[_Machine], object]] = {
 # Modules whose functions run programs, or other code.
 _DANGEROUS = frozenset(
     [
-        *(
-            "__builtin__",
-            "builtins",
-            "os",
-            "posix",
-            "nt",
-            "ntpath",
-            "posixpath",
-            "sys",
-            "subprocess",
-            "shutil",
-            "socket",
-        ),
-        *(
-            "pty",
-            "signal",
-            "importlib",
-            "runpy",
-            "imp",
-            "ctypes",
-            "code",
-            "codeop",
-            "commands",
-            "webbrowser",
-            "operator",
-        ),
-        *("marshal", "pickle", "_pickle", "pip", "platform", "http", "urllib", "asyncio", "multiprocessing", "bdb"),
-        *("pdb", "timeit", "cProfile", "profile"),
+        *("__builtin__", "builtins", "os", "posix", "nt", "posixpath", "ntpath", "sys", "subprocess", "shutil"),
+        *("importlib", "runpy", "imp", "code", "codeop", "commands", "operator", "ctypes", "signal", "pty"),
+        *("socket", "http", "urllib", "asyncio", "multiprocessing", "webbrowser", "pip", "platform", "marshal"),
+        *("pickle", "_pickle", "bdb", "pdb", "timeit", "profile", "cProfile"),
     ]
 )
-
-
-# --- plain builtins -------------------------------------------------------------------------------
-
-
-def _complex(arguments: tuple[Any, ...]) -> complex:
-    match arguments:
-        case (float() | int() as real, float() | int() as imaginary):
-            return complex(float(real), float(imaginary))
-    raise ValueError("the arguments should be two numbers")
-
-
-def _bytes(arguments: tuple[Any, ...]) -> bytes | memoryview:
-    """``bytes()``, ``_codecs.encode(text, "latin1")``, ``bytearray(text, "latin-1")``."""
-    match arguments:
-        case ():
-            return b""
-        case (bytes() | memoryview() as data,):
-            return data
-        case (str() as text, "latin1" | "latin-1"):
-            return text.encode("latin-1")  # a UnicodeEncodeError is a ValueError
-    raise ValueError("the arguments should be a text and 'latin1'")
-
-
-def _in_both(names: dict[str, Any]) -> dict[tuple[str, str], Any]:
-    """Under the name of the module in Python 3 and in Python 2."""
-    return {(module, name): value for name, value in names.items() for module in ("builtins", "__builtin__")}
-
-
-BUILTINS: dict[tuple[str, str], Any] = {
-    **_in_both(
-        {
-            "set": set,
-            "frozenset": frozenset,
-            "list": list,
-            "tuple": tuple,
-            "dict": dict,
-            "complex": _complex,
-            "bytes": _bytes,
-            "bytearray": _bytes,
-            "int": None,  # these two as factories of defaultdict
-            "float": None,
-        }
-    ),
-    ("_codecs", "encode"): _bytes,
-    ("collections", "OrderedDict"): dict,
-    ("collections", "Counter"): dict,
-    ("collections", "defaultdict"): defaultdict,
-}
-
-
-# --- the result -----------------------------------------------------------------------------------
-
-
-def finish(value: Any, source: Source, offset: int, convert: Callable[[Any], Any] | None = None) -> Any:
-    """What the pickle stands for, as new containers: everything pending finished, nothing nested without end.
-
-    Args:
-        value: from :func:`interpret`.
-        source: the file.
-        offset: where the pickle begins, for messages.
-        convert: applied to every value and container in the result, innermost first.
-
-    Raises:
-        CheckpointError: the result contains itself, is nested deeper than 64 levels, would be far larger than
-            the file if every repeated part were written out, or has something that can't be finished.
-    """
-    return _Finisher(source, offset, convert).make(value, ())
-
-
-class _Finisher:
-    def __init__(self, source: Source, offset: int, convert: Callable[[Any], Any] | None) -> None:
-        self.source, self.offset, self.convert = source, offset, convert
-        self.made: dict[int, tuple[Any, Any, int]] = {}  # by id: the original, kept alive; the result; its size
-        self.open: set[int] = set()
-        self.size = 0  # of what was made so far, with everything that repeats counted each time
-
-    def make(self, value: Any, path: tuple[Any, ...]) -> Any:
-        if type(value) in _PLAIN:
-            self.size += 1
-            return value if self.convert is None else self.convert(value)
-        known = self.made.get(id(value))
-        if known is not None:
-            self.count(known[2])
-            return known[1]
-        if id(value) in self.open:
-            self.source.fail(self.offset, f"{_shown(path)} contains itself")
-        if len(self.open) > MAX_DEPTH:
-            self.source.fail(self.offset, f"{_shown(path)} is nested deeper than {MAX_DEPTH} levels")
-        self.open.add(id(value))
-        before = self.size
-        self.count(1)
-        made = self.make_new(value, path)
-        made = made if self.convert is None else self.convert(made)
-        self.made[id(value)] = value, made, self.size - before
-        self.open.discard(id(value))
-        return made
-
-    def count(self, size: int) -> None:
-        self.size += size
-        if self.size > 2**20 + self.source.size:
-            self.source.fail(
-                self.offset, "the same parts repeat within each other over and over; it was made to exhaust memory"
-            )
-
-    def make_new(self, value: Any, path: tuple[Any, ...]) -> Any:
-        if isinstance(value, Pending):
-            try:
-                return value.finish(lambda part: self.make(part, path))
-            except ValueError as error:
-                self.source.fail(value.offset, f"{_shown(path)}: {error}")
-        if type(value) is dict:
-            return {key: self.make(item, (*path, key)) for key, item in value.items()}
-        if type(value) in (list, tuple):
-            return type(value)(self.make(item, (*path, i)) for i, item in enumerate(value))
-        if isinstance(value, memoryview):
-            self.source.spend(len(value), _shown(path))
-            return bytes(value)
-        if type(value) in (set, frozenset):
-            self.count(len(value))
-            return value
-        if isinstance(value, Global) and type(value.target) is str:
-            return value.target
-        self.source.fail(self.offset, f"{_shown(path)} is {_name(value)} itself, not a value")
-
-
-_PLAIN = frozenset({type(None), bool, int, float, complex, str, bytes})
-
-
-def _shown(path: tuple[Any, ...]) -> str:
-    """The place in the result, for messages."""
-    text = ".".join(str(part)[:200] for part in path)
-    if not text:
-        return "the whole of it"
-    return repr(text if len(text) <= 200 else f"{text[:197]}...")

@@ -62,7 +62,7 @@ def _replaced(value: Any, path: str, make: Make, made: dict[int, Any]) -> Any:
 
 
 class Source:
-    """A file mapped into memory: its bytes, with every access checked.
+    """A file mapped into memory: its bytes, with every access checked. A reader reads it once.
 
     Attributes:
         path: how messages call the file.

@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 
 from ._arrays import check_shape, named_dtype, typed
-from ._pickle import BUILTINS, Global, Pending, finish, interpret
+from ._pickle import Global, Pending, interpret
 from ._pickled_numpy import numpy_globals
 from ._source import Contents, Source, brief
+from ._unpickled import BUILTINS, finish
 from ._zip import Archive, is_zip
 
 __all__ = ["is_torch", "is_torch_archive", "read"]
