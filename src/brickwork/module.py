@@ -69,17 +69,26 @@ class Module(ModuleBase):
     ) -> LoadReport:
         """Take over parameters and buffers from a file; shapes not known yet are filled from it.
 
+        Names and layouts of other frameworks become those of the network. Files of PyTorch and Paddle must have the
+        network's names; files of MXNet's Gluon too, but for the numbers of positions, since its layers contain their
+        activations. Keras makes up names: layers are found by the names that were given to them or to attributes,
+        then by their order among layers of one kind, then by what fits nowhere else, and never by a guess. Behind a
+        flattened image the inputs of a dense layer are put into the order of channels first, if the file (a whole
+        model) or the network (by an ``nn.Flatten``) says that it is one. What only PyTorch counts,
+        ``num_batches_tracked``, stays as it is.
+
         Args:
-            path: a file that :meth:`save` wrote, or any safetensors file with fitting names.
+            path: a file that :meth:`save` wrote, any safetensors file, or one of PyTorch, MXNet, Paddle, Keras or
+                TensorFlow; see :func:`brickwork.load`.
             strict: whether names that are missing or unexpected are errors.
-            rename: ``{pattern: replacement}``, applied to the file's names with ``re.sub``, or a
-                function on names.
+            rename: ``{pattern: replacement}``, applied to the file's own names with ``re.sub``, or a
+                function on names; those are the names that :func:`brickwork.load` gives.
 
         Returns:
             What was missing or unexpected.
 
         Raises:
-            LoadError: the contents don't fit; the network stays as it was.
+            LoadError: the contents don't fit, or it can't be told which layer is which; the network stays as it was.
             CheckpointError: the file can't be read.
         """
         from .io._modules import load_module

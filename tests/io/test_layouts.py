@@ -6,8 +6,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import brickwork as bw
 from brickwork import nn
-from brickwork.errors import LoadError
+from brickwork.errors import CheckpointError, LoadError
 from brickwork.io._layouts import adapt
 from brickwork.io._source import Contents
 
@@ -260,3 +261,20 @@ def test_weights_of_paddle_without_a_file():
     net = MLP(sizes=False)
     net.load_state_dict(state(net, "paddle", expected("paddle", "mlp")))
     assert error_of(net, "paddle", "mlp") < 1e-5
+
+
+@pytest.mark.parametrize("file", ["mxnet/mlp.params", "keras/mlp.h5", "keras2/mlp.params", "keras/x-file.tensorproto"])
+def test_formats_without_checksums_say_so(file):
+    with pytest.raises(CheckpointError, match=r"cannot verify this .*; load it without verify=True"):
+        bw.load(FIXTURES / file, verify=True)
+
+
+def test_stacked_layers_have_the_names_of_single_ones():
+    net = nn.Sequential({"stack": nn.Repeat(lambda: nn.Linear(3, in_features=3), 3)})
+    names = [name for name in net.state_dict() if name.endswith("weight")]
+    assert len(names) == 3
+    layers = {f"layers/dense{f'_{i}' if i else ''}": (numbers(3, 3) + i, numbers(3) + i) for i in range(3)}
+    tree = {f"{path}/vars/{i}": array for path, arrays in layers.items() for i, array in enumerate(arrays)}
+    net.load_state_dict(state(net, "keras", tree))
+    for i, name in enumerate(names):
+        assert (net.state_dict()[name] == numbers(3, 3).T + i).all()

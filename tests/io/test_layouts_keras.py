@@ -426,6 +426,13 @@ def test_a_configuration_that_is_damaged():
         assert len(layers_of(text, "x")) in (0, 2)
 
 
+@pytest.mark.parametrize("filters", [True, -3, 2.0, "3", None, 5])
+def test_numbers_of_channels_that_cannot_be_leave_it_to_the_network(filters):
+    kernel, wanted = flattened()
+    config = model(("Flatten", "flatten", {}), filters=filters)
+    close(adapt(ByHand(flatten=nn.Flatten()), file(weights_of(kernel), None, config))["fc.weight"], wanted)
+
+
 def test_names_of_classes():
     names = {"Conv2DTranspose": "conv2d_transpose", "PReLU": "p_re_lu", "LSTM": "lstm", "SimpleRNN": "simple_rnn"}
     assert {name: snake(name) for name in names} == names

@@ -38,6 +38,8 @@ def read(source: Source) -> Contents:
     if is_zip(source.bytes(0, min(source.size, 4), "the file")):
         return _read_archive(source)
     source.what = "HDF5 file"
+    if source.verify:
+        source.cannot_verify("Keras writes HDF5 without checksums, except in .keras archives")
     file = read_hdf5(source)
     return Contents(file.datasets, "keras" if _is_keras(file) else "hdf5", _metadata(source, file))
 
@@ -114,9 +116,9 @@ def _joined(attributes: dict[str, Any]) -> dict[str, Any]:
     """With the lists put together that Keras has split because HDF5 allows no attributes over 64 KiB."""
     found = dict(attributes)
     for name in ("layer_names", "weight_names"):
-        parts: list[str] = []
+        parts: list[list[str]] = []
         while isinstance(part := attributes.get(f"{name}{len(parts)}"), list):
-            parts.append(part)  # type: ignore[arg-type]
+            parts.append(part)
         if parts:
             found[name] = [text for part in parts for text in part]
     return found

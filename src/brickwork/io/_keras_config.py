@@ -10,11 +10,11 @@ from typing import Any
 
 from ..errors import CheckpointError
 
-__all__ = ["ConfigLayer", "layers_of", "snake"]
+__all__ = ["MODELS", "ConfigLayer", "layers_of", "snake"]
 
 _MAX_DEPTH = 20
 _CONVOLUTIONS = re.compile(r"(depthwise_|separable_)?conv[123]d(_transpose)?")
-_MODELS = frozenset({"sequential", "functional", "model"})
+MODELS = frozenset({"sequential", "functional", "model"})
 _WINDOWED = ("max_pooling", "average_pooling", "up_sampling", "zero_padding", "cropping")
 _WINDOWS = frozenset(f"{name}{n}d" for name in _WINDOWED for n in (1, 2, 3))
 # Layers that neither move nor mix the elements of what they get.
@@ -102,6 +102,10 @@ def _list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else []
 
 
+def _size(value: Any) -> int:
+    return value if type(value) is int and value > 0 else 0
+
+
 def _text(value: Any) -> str:
     return value if isinstance(value, str) else ""
 
@@ -166,7 +170,7 @@ def _flattened_channels(layer: ConfigLayer) -> int | None:
     for first in _back(layer, _PASSING):
         if first.kind == "flatten":
             return _image_channels(first)
-        if first.kind in _MODELS:
+        if first.kind in MODELS:
             return 0
     starts = first is layer or first.kind == "input_layer" or (first.kind in _PASSING and not first.before)
     return 0 if starts and len(layer.names) > 1 else None  # what comes before a model that is inside another
@@ -194,16 +198,14 @@ def _image_channels(flatten: ConfigLayer) -> int | None:
             return None
         if _CONVOLUTIONS.fullmatch(source.kind):
             is_image = True
-            filters = source.config.get("filters")
-            channels = filters if isinstance(filters, int) else channels
+            channels = _size(source.config.get("filters")) or channels
         elif source.kind in _WINDOWS:
             is_image = True
         elif source.kind == "input_layer":
-            last = source.shape[-1] if len(source.shape) > 3 else None
-            channels = channels or (last if isinstance(last, int) else 0)
+            channels = channels or (_size(source.shape[-1]) if len(source.shape) > 3 else 0)
         elif source.kind not in _KEEPING | _NO_IMAGES:
             unknown = True
-    last = flatten.shape[-1] if len(flatten.shape) > 2 else None
+    last = _size(flatten.shape[-1]) if len(flatten.shape) > 2 else 0
     if is_image or (unknown and len(flatten.shape) > 3):
-        return last if isinstance(last, int) else 0 if unknown else channels
+        return last or (0 if unknown else channels)
     return 0 if unknown else None

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ._keras_config import ConfigLayer, layers_of, snake
+from ._keras_config import MODELS, ConfigLayer, layers_of, snake
 from ._keras_values import CELLS, KINDS, RECURRENT, ROLES, families_of, values_for
 from ._match import Slot, Unit, Values
 from ._source import Contents
@@ -90,6 +90,7 @@ class _Layer:
         )
 
 
+_WRAPPERS = frozenset({"bidirectional", "time_distributed"})
 _SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"
 _VARS = re.compile(r"(?:(.*)/)?vars/(\d+)")
 _NO_LAYERS = re.compile(r"(optimizer|optimizer_weights|_optimizer)(/|$)|(^|.*/)(seed_generator|_random_generator)(/|$)")
@@ -107,6 +108,7 @@ class _File:
         self.titles: dict[str, str] = json.loads(contents.metadata.get("layer names", "{}"))
         self.listed: list[tuple[str, list[str]]] = json.loads(contents.metadata.get("layers", "[]"))
         self.config = layers_of(contents.metadata.get("model_config"), what)
+        self.by_name = {layer.names: layer for layer in self.config}
         self.is_tensorflow = contents.kind == "tensorflow"
 
     def layers(self) -> list[_Layer]:
@@ -165,14 +167,13 @@ class _File:
         if path != outer and title in CELLS:
             return CELLS[title], None if config is None or config.path != outer else config.config
         if config is not None and config.path == outer:
-            return (config.kind, config.config) if config.kind != "rnn" else (None, None)
-        if config is not None and isinstance(inner := config.config.get("layer"), dict):
-            settings = inner.get("config")
-            return snake(str(inner.get("class_name"))), settings if isinstance(settings, dict) else None
+            return _class_of(config)
+        if config is not None and config.kind in _WRAPPERS:
+            return _class_of(config)
         above, _, last = outer.rpartition("/")
         if above.rpartition("/")[2] == "layers":
-            return re.sub(r"_\d+$", "", last), None
-        stem = re.sub(r"_\d+$", "", re.sub(r"^(forward|backward)_", "", self.titles.get(outer, "")))
+            return _stem(last), None
+        stem = _stem(self.titles.get(outer, ""))
         return (stem if stem in KINDS else None), None
 
     # Keras 2, and whole models: model_weights/dense_1/mlp/dense_1/kernel:0
@@ -197,17 +198,12 @@ class _File:
         """A layer that is, or is inside of, the one called ``name``; ``above`` is what stands before its variables."""
         names = list(members.values())
         config = self._config_of(name, above)
-        parts = [part for part in above if re.sub(r"_\d+$", "", part) not in CELLS]
-        last = re.sub(r"_\d+$", "", re.sub(r"^(forward|backward)_", "", parts[-1] if parts else name))
-        kind, settings = (config.kind, config.config) if config is not None else (None, None)
-        if kind not in KINDS:
-            inner = settings.get("layer") if settings is not None else None
-            settings = (
-                inner.get("config") if isinstance(inner, dict) and isinstance(inner.get("config"), dict) else None
-            )
-            kind = last if last in KINDS else None
+        parts = [part for part in above if _stem(part) not in CELLS]
+        kind, settings = (None, None) if config is None else _class_of(config)
+        if config is None and _stem(parts[-1] if parts else name) in KINDS:
+            kind = _stem(parts[-1] if parts else name)
         for part in above:
-            kind = CELLS.get(re.sub(r"_\d+$", "", part), kind)
+            kind = CELLS.get(_stem(part), kind)
         roles = list(members) if members.keys() <= ROLES else None
         layer = _Layer(names[0].rpartition("/")[0], [], self._variables(names), roles, kind, config, settings)
         own = [[name]] if alone else []
@@ -219,13 +215,11 @@ class _File:
 
     def _config_of(self, name: str, above: list[str]) -> ConfigLayer | None:
         """The configuration of a layer, or of one inside the model ``name``."""
-        outer = next((x for x in self.config if x.name == name and len(x.names) == 1), None)
-        if outer is None:
-            return None
-        inside = [x for x in self.config if x.name in above and x.path.startswith(f"{outer.path}/")]
-        if inside:
-            return inside[-1]
-        return None if any(x.path.startswith(f"{outer.path}/") for x in self.config) else outer
+        outer = self.by_name.get((name,))
+        inner = [self.by_name[names] for names in _inside(name, above) if names in self.by_name]
+        if inner or outer is None:
+            return inner[-1] if inner else None
+        return None if outer.kind in MODELS else outer
 
     # TensorFlow: hidden/kernel/.ATTRIBUTES/VARIABLE_VALUE
 
@@ -250,6 +244,29 @@ class _File:
             yield layer
 
 
+def _inside(name: str, above: list[str]) -> Iterator[tuple[str, ...]]:
+    """The names that a layer inside of the model ``name`` may have, from what stands before its variables."""
+    start = above.index(name) + 1 if name in above else 0
+    for end in range(start + 1, len(above) + 1):
+        yield (name, *above[start:end])
+
+
+def _class_of(config: ConfigLayer) -> tuple[str | None, Mapping[str, Any] | None]:
+    """The class of a layer, or of the one in a wrapper, and its configuration; ``None`` for RNN, which can be all."""
+    if config.kind not in _WRAPPERS:
+        return (config.kind, config.config) if config.kind != "rnn" else (None, None)
+    inner = config.config.get("layer")
+    if not isinstance(inner, dict):
+        return None, None
+    settings = inner.get("config")
+    return snake(str(inner.get("class_name"))), settings if isinstance(settings, dict) else None
+
+
+def _stem(name: str) -> str:
+    """A name without the number that Keras adds to it, and without the direction."""
+    return re.sub(r"_\d+$", "", re.sub(r"^(forward|backward)_", "", name))
+
+
 def _above(path: str) -> list[str]:
     """A path and the paths above it, without the root."""
     parts = path.split("/") if path else []
@@ -258,7 +275,7 @@ def _above(path: str) -> list[str]:
 
 def _is_automatic(name: str, kind: str | None) -> bool:
     """Whether Keras gave a layer its name, which says nothing but its class."""
-    stem = re.sub(r"_\d+$", "", name)
+    stem = _stem(name)
     return stem == kind or (kind not in KINDS and stem in KINDS)
 
 

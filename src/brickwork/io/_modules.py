@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
 
 from ..core import LoadReport, ModuleBase
 from ..core._state import entries, load_state, renamed
@@ -49,6 +52,14 @@ def load_module(
         contents = Contents(new, info.kind, info.metadata)
         state, rename = adapt(net, contents, dict(zip(new, state)), what), None
     else:
-        place = placement(None, None)
-        state = {name: place(name, array) for name, array in state.items()}
+        state = _placed(state)
     return load_state(net, state, strict=strict, rename=rename, what=what)
+
+
+def _placed(state: Mapping[str, Any]) -> dict[str, Any]:
+    """With JAX arrays in the place of NumPy's; what was one array, under several names, is one again."""
+    place, made = placement(None, None), {}
+    for name, array in state.items():
+        if id(array) not in made:
+            made[id(array)] = place(name, array) if isinstance(array, np.ndarray) else array
+    return {name: made[id(array)] for name, array in state.items()}

@@ -39,6 +39,8 @@ def read(source: Source) -> Contents:
     ``None``.
     """
     source.what = "MXNet parameter file"
+    if source.verify:
+        source.cannot_verify("MXNet's list of arrays has no checksums")
     return _Reader(source).contents()
 
 

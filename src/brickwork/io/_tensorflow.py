@@ -78,6 +78,8 @@ def read(source: Source) -> Contents:
     if not is_index(source):
         return _read_tensor(source)
     source.what = "TensorFlow checkpoint"
+    if source.verify:
+        source.cannot_verify("its checksums are CRC-32C, which brickwork does not compute")
     count = None
     entries: dict[str, _Entry] = {}
     left = _MAX_INDEX
@@ -246,6 +248,8 @@ def is_tensor(source: Source) -> bool:
 
 def _read_tensor(source: Source) -> Contents:
     source.what = "TensorFlow tensor"
+    if source.verify:
+        source.cannot_verify("a serialized tensor has no checksum")
     code, shape, content = 0, (), None
     values: list[Any] = []
     kinds: set[str] = set()
