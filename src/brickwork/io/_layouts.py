@@ -156,19 +156,19 @@ def _keras(net: ModuleBase, contents: Contents, names: Mapping[str, str], what: 
     units, rest = _layouts_keras.units(contents, names, what)
     found = match(units, slots, what)
     state = rest | _state(units, found)
-    dense = {unit: slot for unit, slot in found.items() if slot.family == "dense" and unit.channels is not None}
-    weights = {slot.name: state.get(slot.entries["weight"]) for slot in dense.values()}
-    sizes = {name: w.shape[1] for name, w in weights.items() if w is not None and w.ndim == 2}
-    by_net: dict[str, int] | None = None
-    for unit, slot in dense.items():
-        if slot.name not in sizes:
+    channels: dict[str, int] = {}  # of the flattened images that dense layers take
+    unsaid: dict[str, int] = {}  # number of inputs where the file doesn't say whether they are one
+    for unit, slot in found.items():
+        weight = state.get(slot.entries["weight"]) if slot.family == "dense" else None
+        if unit.channels is None or weight is None or weight.ndim != 2:
             continue
-        channels = unit.channels
-        if not channels or sizes[slot.name] % channels:  # the file doesn't say it
-            by_net = flattened(net, sizes, what) if by_net is None else by_net
-            channels = by_net.get(slot.name)
-        if channels:
-            state[slot.entries["weight"]] = reordered(state[slot.entries["weight"]], channels)
+        if unit.channels and weight.shape[1] % unit.channels == 0:
+            channels[slot.name] = unit.channels
+        else:
+            unsaid[slot.name] = weight.shape[1]
+    for name, count in (channels | flattened(net, unsaid, what)).items():
+        weight = f"{name}.weight".removeprefix(".")
+        state[weight] = reordered(state[weight], count)
     return state
 
 
