@@ -12,14 +12,18 @@ import numpy as np
 
 from ..errors import CheckpointError
 
-__all__ = ["Contents", "Make", "Reader", "Source", "UnverifiableError"]
+__all__ = ["Contents", "Make", "Reader", "Source", "UnverifiableError", "brief"]
+
+# Memory that a reader may take for its arrays beside the mapped file: so much, and so many times the file.
+# Compressed weights rarely shrink to less than that; what does is a bomb, or better stored as it is.
+_FREE = 64 * 2**20
+_RATIO = 8
+
+Make = Callable[[str, str, np.ndarray], Any]  # ("array" or "numpy", name, values): what shall stand for it in the tree
 
 
 class UnverifiableError(CheckpointError):
     """The file has no checksums to compare its bytes with."""
-
-
-Make = Callable[[str, str, np.ndarray], Any]  # ("array" or "numpy", name, values): what shall stand for it in the tree
 
 
 @dataclass(frozen=True)
@@ -57,7 +61,7 @@ def _replaced(value: Any, path: str, make: Make, made: dict[int, Any]) -> Any:
 
 
 class Source:
-    """A file mapped into memory: its bytes, with every access checked.
+    """A file mapped into memory: its bytes, with every access checked. A reader reads it once.
 
     Attributes:
         path: how messages call the file.
@@ -68,6 +72,7 @@ class Source:
 
     def __init__(self, path: str, data: np.ndarray, what: str = "file", verify: bool = False) -> None:
         self.path, self.data, self.what, self.verify = path, data, what, verify
+        self._left = [_FREE + _RATIO * len(data)]  # shared with the parts
 
     @classmethod
     def of(cls, path: str, file: BinaryIO, verify: bool = False) -> Source:
@@ -90,7 +95,7 @@ class Source:
 
     def fail(self, offset: int, reason: str) -> NoReturn:
         """Raise a ``CheckpointError`` about the bytes at ``offset``."""
-        raise CheckpointError(f"{self.path}: damaged {self.what}, at byte {offset}: {reason}")
+        raise CheckpointError(f"{self.path}: damaged {self.what}, at byte {offset:,}: {reason}")
 
     def refuse(self, reason: str) -> NoReturn:
         """Raise a ``CheckpointError`` about a file that is intact but can't be read."""
@@ -117,6 +122,33 @@ class Source:
     def unsigned(self, offset: int, size: int, what: str) -> int:
         """A little-endian unsigned integer of ``size`` bytes."""
         return int.from_bytes(self.bytes(offset, size, what), "little")
+
+    def part(self, name: str, data: np.ndarray) -> Source:
+        """A source for the bytes of one member; messages name it, and count offsets from its start."""
+        part = Source(f"{self.path}, member {name!r}", data, self.what, self.verify)
+        part._left = self._left
+        return part
+
+    def spend(self, nbytes: int, what: str) -> None:
+        """Account for ``nbytes`` that ``what`` takes besides the file; call it before they are allocated."""
+        self._left[0] -= nbytes
+        if self._left[0] < 0:
+            self.refuse(
+                f"{what} takes {nbytes:,} bytes, and in all the contents would need more than {_RATIO} times "
+                f"the size of the file; it was made to exhaust memory, or should be saved uncompressed"
+            )
+
+
+def brief(value: Any, depth: int = 2) -> str:
+    """A value of the file for a message: however large or deep it is, a few words."""
+    if isinstance(value, (str, bytes)):
+        return repr(value[:60])
+    if value is None or isinstance(value, (bool, int, float)):
+        return repr(value)[:60]
+    if type(value) in (tuple, list) and depth:
+        items = ", ".join([*(brief(item, depth - 1) for item in value[:8]), *(["..."] if len(value) > 8 else [])])
+        return f"[{items}]" if type(value) is list else f"({items}{',' * (len(value) == 1)})"
+    return f"a {type(value).__name__.lstrip('_')}"
 
 
 Reader = Callable[[Source], Contents]
