@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import pickle
 import struct
+import weakref
 
 import ml_dtypes
 import numpy as np
@@ -81,6 +83,18 @@ def test_streams(version):
     model = expected(version, "mlp_ckpt")
     names = ["hidden.bias", "hidden.weight", "output.bias", "output.weight"]  # linear_0.b_0, linear_0.w_0, ...
     same_arrays(load(version, "mlp_jit.pdiparams"), {str(i): model[f"model/{name}"] for i, name in enumerate(names)})
+
+
+@pytest.mark.parametrize("name", ["mlp.pdparams", "mlp_chunked_small_threshold.pdparams", "mlp_jit.pdiparams"])
+def test_arrays_are_freed_at_once(name):
+    gc.disable()
+    try:
+        tree = load("paddle", name)
+        alive = weakref.ref(tree[0] if isinstance(tree, list) else tree["hidden.weight"])
+        del tree
+        assert alive() is None
+    finally:
+        gc.enable()
 
 
 REFUSED = {

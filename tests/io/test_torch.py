@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import json
 import pickle
 import re
+import weakref
 import zipfile
 
 import numpy as np
@@ -107,6 +109,18 @@ def test_arrays_are_views_of_the_file():
     data = np.fromfile(FOLDER / "mlp.params", np.uint8)
     tree = _torch.read(Source("mlp.params", data)).tree
     assert all(np.shares_memory(array, data) for array in tree.values())
+
+
+@pytest.mark.parametrize("name", ["mlp_legacy.params", "mlp.params", "mlp_bigendian.params"])
+def test_arrays_are_freed_at_once(name):
+    gc.disable()
+    try:
+        tree = load(name)
+        alive = weakref.ref(tree["hidden.weight"])
+        del tree
+        assert alive() is None
+    finally:
+        gc.enable()
 
 
 # --- with PyTorch itself --------------------------------------------------------------------------

@@ -44,7 +44,7 @@ def typed(source: Source, raw: np.ndarray, dtype: np.dtype, swapped: bool = Fals
     array = raw.view(dtype)
     if not array.flags.aligned:
         source.spend(len(raw), "an array that is not aligned")
-        array = array.copy()
+        array = raw.copy().view(dtype)  # of bytes: NumPy copies unaligned values one by one
     array.flags.writeable = False
     return array
 

@@ -14,17 +14,16 @@ from ..errors import CheckpointError
 
 __all__ = ["Contents", "Make", "Reader", "Source", "UnverifiableError", "brief"]
 
-
-class UnverifiableError(CheckpointError):
-    """The file has no checksums to compare its bytes with."""
-
-
-Make = Callable[[str, str, np.ndarray], Any]  # ("array" or "numpy", name, values): what shall stand for it in the tree
-
 # Memory that a reader may take for its arrays beside the mapped file: so much, and so many times the file.
 # Compressed weights rarely shrink to less than that; what does is a bomb, or better stored as it is.
 _FREE = 64 * 2**20
 _RATIO = 8
+
+Make = Callable[[str, str, np.ndarray], Any]  # ("array" or "numpy", name, values): what shall stand for it in the tree
+
+
+class UnverifiableError(CheckpointError):
+    """The file has no checksums to compare its bytes with."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +95,7 @@ class Source:
 
     def fail(self, offset: int, reason: str) -> NoReturn:
         """Raise a ``CheckpointError`` about the bytes at ``offset``."""
-        raise CheckpointError(f"{self.path}: damaged {self.what}, at byte {offset}: {reason}")
+        raise CheckpointError(f"{self.path}: damaged {self.what}, at byte {offset:,}: {reason}")
 
     def refuse(self, reason: str) -> NoReturn:
         """Raise a ``CheckpointError`` about a file that is intact but can't be read."""

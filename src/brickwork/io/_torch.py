@@ -176,14 +176,15 @@ class _Reader:
     def __init__(self, source: Source, fetch: Callable[[str], np.ndarray], swapped: bool = False) -> None:
         self.source, self.fetch, self.swapped = source, fetch, swapped
         self.dtypes: dict[str, np.dtype] = {}  # of every storage that the pickle names
-        self.known = {**BUILTINS, **numpy_globals(source), **_PLAIN, **self.rebuilders()}
         self._storages: dict[str, np.ndarray] = {}
         self._typed: dict[tuple[str, np.dtype], np.ndarray] = {}
         self._arrays: dict[tuple[Any, ...], np.ndarray] = {}
         self._used: dict[str, int] = {}
 
     def interpret(self, source: Source, start: int) -> tuple[Any, int]:
-        return interpret(source, start, self.known, _advice, self.storage)
+        # The table refers to the reader. Kept in it, they would hold all arrays until Python collects cycles.
+        known = {**BUILTINS, **numpy_globals(source), **_PLAIN, **self.rebuilders()}
+        return interpret(source, start, known, _advice, self.storage)
 
     def rebuilders(self) -> dict[tuple[str, str], Any]:
         return {
