@@ -209,7 +209,7 @@ def test_user_defined_order_is_refused(tmp_path):
 
 def test_truncated():
     assert message_of(load, FIXTURES / "keras" / "truncated.weights.h5").endswith(
-        "at byte 27614: the file ends here, 18,410 bytes too early; it was truncated"
+        "at byte 27,614: the file ends here, 18,410 bytes too early; it was truncated"
     )
 
 

@@ -127,7 +127,7 @@ def test_texts_that_are_damaged(tmp_path):
 
 def test_damage_inside_of_an_archive_names_the_member(tmp_path):
     path = archive(tmp_path / "x.keras", model=(KERAS / "truncated.weights.h5").read_bytes())
-    assert "x.keras, member 'model.weights.h5': damaged HDF5 file, at byte 27614" in message_of(path)
+    assert "x.keras, member 'model.weights.h5': damaged HDF5 file, at byte 27,614" in message_of(path)
 
 
 def test_lists_without_what_they_list(tmp_path):
