@@ -120,7 +120,10 @@ def test_recognised_by_the_first_bytes():
             "truncated.params",
             "at byte 64: array 0 of 4 should take 20,480 bytes, but 19,160 are left; the file is trunc",
         ),
-        ("truncated_legacy.params", "at byte 21,632: array 2 of 8 should take 1,024 bytes, but 157 are left; the file "),
+        (
+            "truncated_legacy.params",
+            "at byte 21,632: array 2 of 8 should take 1,024 bytes, but 157 are left; the file ",
+        ),
         ("truncated_names.params", "at byte 36,294: name 6 should take 8 bytes, but 3 are left; the file is truncated"),
     ],
 )
