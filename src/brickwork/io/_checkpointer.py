@@ -162,8 +162,8 @@ class Checkpointer:
             self._check_open()
             self._background.check()
             step = _step(step)
-            if not self._publisher.ready:
-                self._publisher.prepare()  # at the first call, due or not: a second run is to learn of the first at once
+            if not self._publisher.ready:  # at the first call, due or not: a second run learns of the first at once
+                self._publisher.prepare()
             if not force and not self.due(step):
                 return False
             if net is None and opt is None and extra is None:

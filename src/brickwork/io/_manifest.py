@@ -43,13 +43,13 @@ class Manifest:
 
     Attributes:
         step: the step it was saved at.
-        serial: counts the checkpoints of a directory as they were written.
+        written: when, in nanoseconds since 1970, and after those that were there.
         metrics: name -> value.
         files: name -> size and checksum.
     """
 
     step: int
-    serial: int
+    written: int
     metrics: dict[str, float]
     files: dict[str, FileRecord]
 
@@ -58,8 +58,8 @@ class Manifest:
         body = {
             "format": _FORMAT,
             "step": self.step,
-            "serial": self.serial,
-            "time": datetime.now(UTC).isoformat(timespec="seconds"),
+            "written": self.written,
+            "time": datetime.fromtimestamp(self.written / 1e9, UTC).isoformat(timespec="seconds"),
             "metrics": {name: repr(value) for name, value in self.metrics.items()},  # JSON has no NaN
             "files": {
                 name: {"bytes": record.size, "crc32": f"{record.checksum:08x}"} for name, record in self.files.items()
@@ -90,7 +90,7 @@ class Manifest:
             if not all(map(_FILE_NAME.fullmatch, files)):
                 raise ValueError("it names a file in another directory")
             metrics = {name: float(value) for name, value in body["metrics"].items()}
-            return cls(int(body["step"]), int(body["serial"]), metrics, files)
+            return cls(int(body["step"]), int(body["written"]), metrics, files)
         except OSError as error:
             raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from error
         except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
@@ -107,6 +107,7 @@ class Entry:
 
     path: Path
     step: int
+    written: int
     manifest: Manifest | None = None
     problem: CheckpointError | None = field(default=None, compare=False)
 
@@ -136,16 +137,9 @@ def scan(directory: Path) -> tuple[list[Entry], list[Path]]:
         return [], []
     except OSError as error:
         raise CheckpointError(f"cannot read {str(directory)!r}: {error.strerror or error}") from error
-    found = [(int(m[1]), int(m[2] or 1), directory / name) for name in names if (m := _NAME.fullmatch(name))]
-    ordered: list[tuple[int, int, int, Entry]] = []
-    serial = 0
-    for step, copy, path in sorted(found):
-        if (path / MANIFEST).is_file():
-            entry = _entry(path, step)
-            if entry.manifest is not None:
-                serial = entry.manifest.serial  # one that has lost its own stands behind that of the step before
-            ordered.append((serial, step, copy, entry))
-    entries = [item[-1] for item in sorted(ordered, key=lambda item: item[:3])]
+    matches = ((directory / name, _NAME.fullmatch(name)) for name in names)
+    found = [_entry(path, int(m[1])) for path, m in matches if m and (path / MANIFEST).is_file()]
+    entries = sorted(found, key=lambda entry: (entry.written, entry.step))
     last = {entry.step: entry for entry in entries}
     replaced = [e.path for e in entries if last[e.step] is not e and last[e.step].manifest is not None]
     return [entry for entry in entries if last[entry.step] is entry], replaced
@@ -157,8 +151,12 @@ def _entry(path: Path, step: int) -> Entry:
         if manifest.step != step:
             raise CheckpointError(f"{path / MANIFEST}: is that of step {manifest.step}; was the directory renamed?")
     except CheckpointError as error:
-        return Entry(path, step, None, error)
-    return Entry(path, step, manifest)
+        try:
+            written = os.stat(path / MANIFEST).st_mtime_ns
+        except OSError:
+            written = 0
+        return Entry(path, step, written, None, error)
+    return Entry(path, step, manifest.written, manifest)
 
 
 def leftovers(directory: Path) -> list[Path]:

@@ -6,6 +6,7 @@ import contextlib
 import math
 import os
 import shutil
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NoReturn
@@ -110,9 +111,9 @@ class Publisher:
         try:
             records = {name: snapshot.write(temporary / name) for name, snapshot in files.items()}
             self._lock.require()
-            there = scan(self._directory)[0]
-            serial = 1 + max((e.manifest.serial for e in there if e.manifest is not None), default=0)
-            Manifest(step, serial, metrics, records).write(temporary)
+            before = max((entry.written for entry in scan(self._directory)[0]), default=0)
+            written = max(time.time_ns(), before + 1)  # clocks go back at times
+            Manifest(step, written, metrics, records).write(temporary)
             _sync_folder(os.fspath(temporary))
             os.rename(temporary, free_name(self._directory, step))
         except BaseException:

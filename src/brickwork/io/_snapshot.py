@@ -9,7 +9,7 @@ import io
 import json
 import os
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ import numpy as np
 
 from ..errors import CheckpointError
 from ._container import Tensor, write_container
-from ._files import _FORMAT, _KEY, _open_container, _to_jax
+from ._files import _FORMAT, _KEY, _aliases, _open_container, _to_jax
 from ._manifest import FileRecord
 from ._structure import Encoder, decode
 
@@ -65,7 +65,7 @@ class _SummingWriter(io.BufferedWriter):
         return super().write(data)
 
 
-def take(tree: Mapping[str, Any], *, aliases: dict[str, str] | None = None, copy: bool = False) -> Snapshot:
+def take(tree: dict[str, Any], *, aliases: dict[str, str] | None = None, copy: bool = False) -> Snapshot:
     """The present values of a tree; nothing that happens to it later changes them.
 
     Values of JAX arrays that are in host memory already are not copied but kept: JAX arrays don't change, and a
@@ -82,8 +82,9 @@ def take(tree: Mapping[str, Any], *, aliases: dict[str, str] | None = None, copy
     encoder = Encoder()
     entries = {name: encoder.encode(value, name, (name,)) for name, value in tree.items()}
     structure: dict[str, Any] = {"format": _FORMAT, "tree": {"map": entries}}
-    if aliases:
-        structure["aliases"] = aliases
+    tied = _aliases(tree, aliases)
+    if tied:
+        structure["aliases"] = tied
     metadata = {_KEY: json.dumps(structure, separators=(",", ":"), allow_nan=False)}
     return Snapshot({name: _held(tensor, copy) for name, tensor in encoder.tensors.items()}, metadata)
 

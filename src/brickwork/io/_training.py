@@ -15,7 +15,6 @@ from ..core import ModuleBase
 from ..core._random import random_state, set_random_state
 from ..core._state import load_state, unchanged_on_error
 from ..errors import LoadError
-from ._files import _aliases
 from ._manifest import FileRecord
 from ._modules import aliases_of
 from ._snapshot import Snapshot, read_host, read_tree, take, verify
@@ -68,7 +67,7 @@ def snapshots(modules: dict[str, ModuleBase], extra: Any) -> dict[str, Snapshot]
     files = {}
     for name, module in modules.items():
         state = module.state_dict()  # first, since it may create some of what the aliases are of
-        files[f"{name}.safetensors"] = take(state, aliases=_aliases(state, aliases_of(module)))
+        files[f"{name}.safetensors"] = take(state, aliases=aliases_of(module))
     gradients = {
         name: {path: p.grad for path, p in module.named_parameters() if p.grad is not None}
         for name, module in modules.items()
