@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import brickwork as bw
 from brickwork import nn, optim
@@ -234,7 +234,7 @@ def test_compiled_network(tmp_path):
 
 
 def test_sharded_arrays(tmp_path, devices):
-    mesh = jax.make_mesh((8,), ("x",))
+    mesh = Mesh(np.array(devices), ("x",))
     placed = NamedSharding(mesh, PartitionSpec("x"))
     net = nn.Linear(16, in_features=8, bias=False).to(placed)
     expected = np.array(net.weight)
@@ -247,6 +247,20 @@ def test_sharded_arrays(tmp_path, devices):
         single = nn.Linear(16, bias=False)
         checkpoints.restore(single)
         np.testing.assert_array_equal(single.weight, expected)
+
+
+def test_a_run_on_a_mesh_goes_on_in_the_same_process(tmp_path, devices):
+    run = Run()
+    everywhere = NamedSharding(Mesh(np.array(devices), ("x",)), PartitionSpec())
+    run.net.initialize(bw.spec(8, 5))
+    run.net.to(everywhere)
+    run.train(2)
+    with bw.Checkpointer(tmp_path) as checkpoints:
+        checkpoints.save(2, run.net, run.opt)
+        expected = run.train(3)
+        checkpoints.restore(run.net, run.opt)
+        assert run.train(3) == expected
+    assert run.net.first.weight.sharding == everywhere
 
 
 def test_the_learning_rate_and_frozen_parameters(tmp_path):
@@ -1053,6 +1067,35 @@ def test_from_several_threads(tmp_path):
         for thread in threads:
             thread.join()
         assert sorted(checkpoints.steps()) == list(range(8))
+
+
+def test_a_step_on_another_thread_is_saved_whole(tmp_path):
+    net, done = small(), threading.Event()
+    net.count = bw.Buffer(jnp.zeros(()))
+    net.again = bw.Buffer(jnp.zeros(()))
+
+    @bw.compile
+    def step():
+        net.count += 1
+        net.again += 1
+
+    def train():
+        while not done.is_set():
+            step()
+
+    step()
+    thread = threading.Thread(target=train)
+    thread.start()
+    try:
+        with bw.Checkpointer(tmp_path, keep=None) as checkpoints:
+            for i in range(30):
+                checkpoints.save(i, net)
+    finally:
+        done.set()
+        thread.join()
+    for i in range(30):
+        state = bw.load(checkpoints.path(i) / "net.safetensors")
+        assert state["count"] == state["again"]
 
 
 def test_repr(tmp_path):

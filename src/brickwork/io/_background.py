@@ -21,8 +21,8 @@ class Background:
     def start(self, job: Callable[[], None], note: str) -> None:
         """Run ``job`` on another thread; ``note`` goes with what it raises."""
         thread = threading.Thread(target=self._run, args=(job, note), name=self._name, daemon=False)
-        self._threads.append(thread)
         thread.start()
+        self._threads.append(thread)
 
     def _run(self, job: Callable[[], None], note: str) -> None:
         with self._turn:
@@ -32,18 +32,12 @@ class Background:
                 error.add_note(note)
                 self._failures.append(error)
 
-    @property
-    def busy(self) -> bool:
-        """Whether a job runs."""
-        return any(thread.is_alive() for thread in self._threads)
-
     def wait(self) -> None:
-        """Return when no job runs any more."""
-        while self._threads:
-            thread = self._threads[-1]
+        """Return when the jobs that have been started are done."""
+        for thread in tuple(self._threads):
             if thread is not threading.current_thread():  # the garbage collector may call from there
                 thread.join()
-            with contextlib.suppress(ValueError):  # a signal handler may have waited in between
+            with contextlib.suppress(ValueError):  # someone else may have waited too
                 self._threads.remove(thread)
 
     def check(self) -> None:

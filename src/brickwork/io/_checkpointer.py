@@ -58,7 +58,8 @@ class Checkpointer:
     process or the machine dies. One process at a time may write in a directory; any number may read.
 
     ``save`` takes the values as they are and returns; they are written on another thread. If that fails, the next
-    call of ``save``, ``wait``, ``restore`` or ``close`` raises the error.
+    call of ``save``, ``wait``, ``restore`` or ``close`` raises the error. While a checkpoint is being written the disk
+    holds one more than ``keep`` says: the old one goes when the new one is complete.
 
     Args:
         directory: where checkpoints are; made when the first is saved.
@@ -109,7 +110,7 @@ class Checkpointer:
             raise TypeError(f"directory must be a string or a pathlib.Path, got {type(directory).__name__}")
         self.directory = Path(os.path.abspath(os.fsdecode(directory)))
         self.every = _interval(every)
-        self.rules = Rules(
+        self._rules = Rules(
             None if keep is None else _count("keep", keep),
             {name: _mode(mode) for name, mode in (keep_best or {}).items()},
             None if keep_every is None else _count("keep_every", keep_every),
@@ -119,7 +120,7 @@ class Checkpointer:
         self._mutex = threading.RLock()
         self._closed = False
         lock = DirectoryLock(self.directory)
-        self._publisher = Publisher(self.directory, lock, self.rules)
+        self._publisher = Publisher(self.directory, lock, self._rules)
         self._background = Background(f"brickwork: checkpoints in {self.directory}")
         # Also runs when the object is forgotten and when the interpreter exits, so that no error is lost.
         self._finish = weakref.finalize(self, _finish, self._background, lock)
@@ -215,7 +216,7 @@ class Checkpointer:
         Raises:
             ValueError: there are checkpoints, and none has a number for this metric.
         """
-        mode = self.rules.keep_best.get(metric, "min") if mode is None else _mode(mode)
+        mode = self._rules.keep_best.get(metric, "min") if mode is None else _mode(mode)
         entries = self._entries()
         best = best_of(entries, metric, mode)
         if best is None and entries:
@@ -343,7 +344,7 @@ class Checkpointer:
             error.add_note(f"Besides, the last checkpoint could not be written: {failure}")
 
     def __repr__(self) -> str:
-        return f"Checkpointer({str(self.directory)!r}, keep={self.rules.keep}, every={self.every})"
+        return f"Checkpointer({str(self.directory)!r}, keep={self._rules.keep}, every={self.every})"
 
 
 def _finish(background: Background, lock: DirectoryLock) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..core import ModuleBase
+from ..core._frame import UPDATE_LOCK
 from ..core._random import random_state, set_random_state
 from ..core._state import load_state, unchanged_on_error
 from ..errors import LoadError
@@ -64,16 +65,15 @@ def snapshots(modules: dict[str, ModuleBase], extra: Any) -> dict[str, Snapshot]
         TypeError: ``extra`` holds something that can't be saved; the message says where.
         DeferredShapeError: a shape is not known yet.
     """
-    files = {}
-    for name, module in modules.items():
-        state = module.state_dict()  # first, since it may create some of what the aliases are of
-        files[f"{name}.safetensors"] = take(state, aliases=aliases_of(module))
-    gradients = {
-        name: {path: p.grad for path, p in module.named_parameters() if p.grad is not None}
-        for name, module in modules.items()
-    }
-    state = {"extra": extra, "gradients": gradients, "random": all_random_state()}
-    return files | {STATE: take(state, copy=True)}
+    with UPDATE_LOCK:  # a compiled step on another thread comes before or after, not in between
+        states = {name: module.state_dict() for name, module in modules.items()}
+        gradients = {
+            name: {path: p.grad for path, p in module.named_parameters() if p.grad is not None}
+            for name, module in modules.items()
+        }
+        rest = {"extra": extra, "gradients": gradients, "random": all_random_state()}
+    files = {f"{name}.safetensors": take(state, aliases=aliases_of(modules[name])) for name, state in states.items()}
+    return files | {STATE: take(rest, copy=True)}
 
 
 class SavedState:
