@@ -50,9 +50,9 @@ def named(what: str, given: Modules | None) -> dict[str, ModuleBase]:
 def _module(what: str, given: Any) -> ModuleBase:
     module = getattr(given, "__brickwork_module__", given)
     if not isinstance(module, ModuleBase):
-        kind = "optimiser, a brickwork.optim.Optimizer," if what.startswith("opt") else "module"
+        kind = "an optimiser (brickwork.optim.Optimizer)" if what.startswith("opt") else "a module"
         raise TypeError(
-            f"{what} must be a {kind} or a dict of such, got {type(given).__name__}; arrays and other plain values "
+            f"{what} must be {kind} or a dict of such, got {type(given).__name__}; arrays and other plain values "
             "go in extra="
         )
     return module
