@@ -59,7 +59,7 @@ def test_killed_thirty_times(tmp_path):
         half_written += any(name.endswith(".tmp") for name in names)
         kept.append(Checkpointer(folder).latest or 0)
     assert kept == sorted(kept)  # no checkpoint that was there is lost
-    assert 30 < kept[-1] < _STEPS
+    assert 10 < kept[-1] < _STEPS
     assert half_written >= 5, (half_written, moments)  # kills did come in the middle of writing
     assert {"save", "saved"} <= set(moments)
 
