@@ -19,9 +19,9 @@ import jax
 
 from ..errors import CheckpointError
 from ._background import Background
-from ._files import MissingFileError
 from ._lock import DirectoryLock
 from ._manifest import Entry, scan
+from ._paths import MissingFileError
 from ._publish import Mode, Publisher, Rules, best_of
 from ._training import Modules, SavedState, named, snapshots
 

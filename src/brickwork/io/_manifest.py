@@ -31,7 +31,7 @@ _FILE_NAME = re.compile(r"[\w-][\w.-]*")
 
 @dataclass(frozen=True)
 class FileRecord:
-    """Size and CRC-32 of a file, as it was written."""
+    """Size of a file as it was written, and the CRC-32 of its header, which has those of the tensors."""
 
     size: int
     checksum: int

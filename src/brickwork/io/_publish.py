@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Literal, NoReturn
 
 from ..errors import CheckpointError
-from ._files import FilePermissionError, _sync_folder
 from ._lock import DirectoryLock
 from ._manifest import Entry, Manifest, free_name, leftovers, scan, temporary_name
+from ._paths import FilePermissionError, sync_folder
 from ._snapshot import Snapshot
 
 __all__ = ["Mode", "Publisher", "Rules", "best_of"]
@@ -114,13 +114,13 @@ class Publisher:
             before = max((entry.written for entry in scan(self._directory)[0]), default=0)
             written = max(time.time_ns(), before + 1)  # clocks go back at times
             Manifest(step, written, metrics, records).write(temporary)
-            _sync_folder(os.fspath(temporary))
+            sync_folder(os.fspath(temporary))
             os.rename(temporary, free_name(self._directory, step))
         except BaseException:
             with contextlib.suppress(OSError):  # what remains is removed by the next one to write here
                 shutil.rmtree(temporary)
             raise
-        _sync_folder(os.fspath(self._directory))
+        sync_folder(os.fspath(self._directory))
 
     def _delete(self, path: Path, step: int) -> None:
         """Delete a checkpoint; at no instant is there a part of it under its name."""

@@ -5,10 +5,7 @@ The files are those of :func:`brickwork.save`, so ``bw.load``, ``net.load`` and 
 
 from __future__ import annotations
 
-import io
-import json
 import os
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,14 +14,15 @@ from typing import Any
 import numpy as np
 
 from ..errors import CheckpointError
-from ._container import Tensor, write_container
-from ._files import _FORMAT, _KEY, _aliases, _open_container, _to_jax
+from ._container import Tensor, read_container, verify_container, write_container
+from ._files import description
+from ._formats import read
 from ._manifest import FileRecord
-from ._structure import Encoder, decode
+from ._selection import placed
+from ._source import Source
+from ._structure import Encoder
 
 __all__ = ["Snapshot", "read_host", "read_tree", "take", "verify"]
-
-_CHUNK = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -45,24 +43,11 @@ class Snapshot:
         Raises:
             OSError: as the operating system says.
         """
-        with _SummingWriter(io.FileIO(path, "xb")) as file:
-            write_container(file, self.tensors, self.metadata)
+        with open(path, "xb") as file:
+            checksum = write_container(file, self.tensors, self.metadata)
             file.flush()
             os.fsync(file.fileno())
-        return FileRecord(file.total, file.checksum)
-
-
-class _SummingWriter(io.BufferedWriter):
-    """A file that counts and sums up what is written."""
-
-    def __init__(self, raw: io.FileIO) -> None:
-        super().__init__(raw)
-        self.total = self.checksum = 0
-
-    def write(self, data: Any, /) -> int:
-        self.checksum = zlib.crc32(data, self.checksum)
-        self.total += len(data)
-        return super().write(data)
+            return FileRecord(file.tell(), checksum)
 
 
 def take(tree: dict[str, Any], *, aliases: dict[str, str] | None = None, copy: bool = False) -> Snapshot:
@@ -81,11 +66,7 @@ def take(tree: dict[str, Any], *, aliases: dict[str, str] | None = None, copy: b
     """
     encoder = Encoder()
     entries = {name: encoder.encode(value, name, (name,)) for name, value in tree.items()}
-    structure: dict[str, Any] = {"format": _FORMAT, "tree": {"map": entries}}
-    tied = _aliases(tree, aliases)
-    if tied:
-        structure["aliases"] = tied
-    metadata = {_KEY: json.dumps(structure, separators=(",", ":"), allow_nan=False)}
+    metadata = description(tree, {"map": entries}, aliases)
     return Snapshot({name: _held(tensor, copy) for name, tensor in encoder.tensors.items()}, metadata)
 
 
@@ -102,28 +83,21 @@ def verify(path: Path, record: FileRecord) -> None:
     Raises:
         CheckpointError: it is missing, or another.
     """
-    size = checksum = 0
     try:
-        with open(path, "rb", buffering=0) as file:
-            chunk = memoryview(bytearray(_CHUNK))
-            while count := file.readinto(chunk):
-                checksum = zlib.crc32(chunk[:count], checksum)
-                size += count
+        with open(path, "rb") as file:
+            source = Source.of(os.fspath(path), file)
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from error
-    if size != record.size:
-        what = "truncated" if size < record.size else "longer than it was"
-        raise CheckpointError(f"{path}: {what}: it has {size:,} bytes, and {record.size:,} were written")
-    if checksum != record.checksum:
-        raise CheckpointError(
-            f"{path}: damaged: the CRC-32 of its contents is {checksum:08x}, and that of what was written "
-            f"{record.checksum:08x}"
-        )
+    if source.size != record.size:
+        what = "truncated" if source.size < record.size else "longer than it was"
+        raise CheckpointError(f"{path}: {what}: it has {source.size:,} bytes, and {record.size:,} were written")
+    read_container(source)
+    verify_container(source, record.checksum)
 
 
 def read_tree(path: Path) -> dict[str, Any]:
     """What was taken, in memory of its own: JAX arrays as JAX arrays, on the default device."""
-    return _read(path, lambda array: _to_jax(array.copy()))
+    return _read(path, lambda array: placed(array.copy(), None))
 
 
 def read_host(path: Path) -> dict[str, Any]:
@@ -132,11 +106,8 @@ def read_host(path: Path) -> dict[str, Any]:
 
 
 def _read(path: Path, to_jax: Callable[[np.ndarray], Any]) -> dict[str, Any]:
-    container = _open_container(os.fspath(path))
-    try:
-        structure = json.loads(container.metadata[_KEY])
-        if structure["format"] != _FORMAT:
-            raise ValueError(f"format {structure['format']!r} is not known; install a newer brickwork")
-        return decode(structure["tree"], container.tensors, to_jax)
-    except (KeyError, TypeError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path}: its structure is not that of a checkpoint: {error}") from error
+    contents = read(os.fspath(path))
+    tree = contents.build(lambda kind, name, array: to_jax(array) if kind == "array" else array.copy())
+    if contents.kind != "brickwork" or not isinstance(tree, dict):
+        raise CheckpointError(f"{path}: its structure is not that of a checkpoint")
+    return tree
