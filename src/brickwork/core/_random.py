@@ -17,7 +17,7 @@ import numpy as np
 from ._frame import UPDATE_LOCK, current_frame, outside
 from ._jax import setting
 from ._parameter import Buffer
-from ._seed import current_seed, set_seed
+from ._seed import current_count, current_seed, set_seed
 
 _stream: list[Buffer] = []
 
@@ -83,6 +83,29 @@ def random_stream() -> Buffer:
             made = Buffer(_initial_state(current_seed()), persistent=False)
         _stream[:] = [made]
     return _stream[0]
+
+
+def random_state() -> dict[str, Any]:
+    """All that random numbers depend on, to be saved: seed, count of parameters, random stream."""
+    stream = np.array(random_stream().value)
+    return {"seed": current_seed(), "count": current_count(), "stream": stream}
+
+
+def set_random_state(state: dict[str, Any]) -> None:
+    """Continue from what :func:`random_state` returned.
+
+    Raises:
+        ValueError: it was saved with another kind of random keys.
+    """
+    stream, words = random_stream(), np.asarray(state["stream"])
+    if words.shape != stream.shape:
+        raise ValueError(
+            f"the state of the random stream has {len(words)} words, and here it has {stream.size}: it was saved with "
+            "another setting of jax_default_prng_impl"
+        )
+    set_seed(int(state["seed"]), int(state["count"]))
+    with outside():
+        stream.value = jnp.asarray(words)
 
 
 def next_key() -> jax.Array:

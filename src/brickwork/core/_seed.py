@@ -15,15 +15,20 @@ class _Seed:
 _state = _Seed()
 
 
-def set_seed(n: int) -> None:
-    """Set the seed and start counting parameters from zero."""
+def set_seed(n: int, count: int = 0) -> None:
+    """Set the seed, and how many parameters have been counted since."""
     with _state.lock:
-        _state.value, _state.count = n, 0
+        _state.value, _state.count = n, count
 
 
 def current_seed() -> int:
     """The seed."""
     return _state.value
+
+
+def current_count() -> int:
+    """How many parameters have been counted."""
+    return _state.count
 
 
 def next_number() -> tuple[int, int]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import difflib
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,7 +15,9 @@ import numpy as np
 
 from ..errors import LoadError
 from ._arrays import as_array, show_shape
+from ._epoch import bump
 from ._frame import all_or_nothing
+from ._parameter import Parameter
 from ._parts import join, part
 from ._variable import Variable
 from ._walk import walk
@@ -193,6 +196,29 @@ def load_state(
     for variable, value in ready:
         variable.load(value)
     return report
+
+
+@contextmanager
+def unchanged_on_error(roots: Iterable[Any]) -> Iterator[None]:
+    """If the body fails, modules are as they were before: attributes, values, shapes and gradients."""
+    items = {id(item): item for root in roots for _, item in walk(root)}.values()
+    variables = [item for item in items if isinstance(item, Variable)]
+    attributes = [(item, dict(item.__dict__)) for item in items if not isinstance(item, Variable)]
+    values = [(v, v._value, v._shape, v._dtype, getattr(v, "grad", None)) for v in variables]
+    try:
+        yield
+    except BaseException:
+        for module, before in attributes:
+            module.__dict__.clear()
+            module.__dict__.update(before)
+            module.touched()
+        for variable, value, shape, dtype, gradient in values:
+            variable._value, variable._shape, variable._dtype = value, shape, dtype
+            variable.lend()
+            if isinstance(variable, Parameter):
+                variable.grad = gradient
+        bump()
+        raise
 
 
 def _accepted(root: Any) -> dict[str, Entry]:

@@ -129,19 +129,25 @@ class Tensor:
 # --- writing --------------------------------------------------------------------------------------
 
 
-def write_container(file: BinaryIO, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+def write_container(file: BinaryIO, tensors: dict[str, Tensor], metadata: dict[str, str]) -> int:
     """Write a whole container into ``file``, which is empty, one tensor in memory at a time.
 
     Tensors are placed by the largest power of two that divides their sizes, so that all of them
     are aligned although the format allows no padding between them. Their checksums are part of the metadata; being
     known last, they are filled in last.
+
+    Returns:
+        The CRC-32 of the header with the eight bytes before it; it stands for the whole file, by the checksums.
     """
     ordered = {name: tensors[name] for name in sorted(tensors, key=lambda name: -_divisor(tensors[name].nbytes))}
     file.write(_header(ordered, {**metadata, CHECKSUMS: "0" * 8 * len(ordered)}))
     with ThreadPoolExecutor(1, "brickwork-checksum") as pool:
         checksums = [_write(file, name, tensor, pool) for name, tensor in ordered.items()]
+    header = _header(ordered, {**metadata, CHECKSUMS: "".join(f"{n:08x}" for n in checksums)})
     file.seek(0)
-    file.write(_header(ordered, {**metadata, CHECKSUMS: "".join(f"{n:08x}" for n in checksums)}))
+    file.write(header)
+    file.seek(0, 2)
+    return zlib.crc32(header)
 
 
 def _write(file: BinaryIO, name: str, tensor: Tensor, pool: Executor) -> int:
@@ -155,7 +161,11 @@ def _write(file: BinaryIO, name: str, tensor: Tensor, pool: Executor) -> int:
     if values.nbytes < _WORTH_A_THREAD:
         file.write(data)
         return zlib.crc32(data)
-    checksum = pool.submit(zlib.crc32, data)  # while the system copies the bytes
+    try:
+        checksum = pool.submit(zlib.crc32, data)  # while the system copies the bytes
+    except RuntimeError:  # the interpreter is about to end, and starts no threads
+        file.write(data)
+        return zlib.crc32(data)
     file.write(data)
     return checksum.result()
 
@@ -331,14 +341,20 @@ def read_container(source: Source) -> Container:
     return Container(source.path, {e.name: reader.array(source.data, e) for e in entries}, metadata)
 
 
-def verify_container(source: Source) -> None:
+def verify_container(source: Source, header_checksum: int | None = None) -> None:
     """Compare the bytes of a file that :func:`read_container` has accepted with their checksums.
+
+    Args:
+        source: the file.
+        header_checksum: what :func:`write_container` returned, if that is known.
 
     Raises:
         CheckpointError: bytes have changed since the file was written, or it has no checksums.
     """
     reader = _Reader(source)
     header = reader.header(source.data)
+    if header_checksum is not None and zlib.crc32(source.data[: reader.data_start].data) != header_checksum:
+        reader.fail(0, f"its header has another CRC-32 than the {header_checksum:08x} of what was written")
     checksums = reader.metadata(header).get(CHECKSUMS)
     if checksums is None:
         source.cannot_verify("it has no checksums, since another tool or an older brickwork wrote it")

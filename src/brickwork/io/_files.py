@@ -93,14 +93,18 @@ def save_foreign(path: Path, tree: Any, metadata: dict[str, str], aliases: dict[
 def _save(
     path: str, tree: Any, metadata: dict[str, str] | None, aliases: dict[str, str] | None, encoder: Encoder
 ) -> None:
-    metadata = _checked_metadata(metadata)
-    structure = {"format": FORMAT, "tree": encoder.encode(tree)}
+    metadata = _checked_metadata(metadata) | description(tree, encoder.encode(tree), aliases)
+    with replacing(path) as file:
+        write_container(file, encoder.tensors, metadata)
+
+
+def description(tree: Any, encoded: Any, aliases: dict[str, str] | None) -> dict[str, str]:
+    """Our entry in the metadata of a file with ``tree``, which is encoded already."""
+    structure = {"format": FORMAT, "tree": encoded}
     tied = _aliases(tree, aliases)
     if tied:
         structure["aliases"] = tied
-    metadata[KEY] = json.dumps(structure, separators=(",", ":"), allow_nan=False)
-    with replacing(path) as file:
-        write_container(file, encoder.tensors, metadata)
+    return {KEY: json.dumps(structure, separators=(",", ":"), allow_nan=False)}
 
 
 def _checked_metadata(metadata: dict[str, str] | None) -> dict[str, str]:

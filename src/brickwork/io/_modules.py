@@ -20,10 +20,14 @@ from ._source import Contents
 def save_module(net: ModuleBase, path: str | os.PathLike[str]) -> None:
     """Write a network's parameters and persistent buffers; see ``Module.save``."""
     net.prepare_state()
+    save(path, net.state_dict(), aliases=aliases_of(net))
+
+
+def aliases_of(net: ModuleBase) -> dict[str, str]:
+    """The further names of tied parameters and buffers, and the names that they are saved under."""
     canonical = {entry.key: entry.name for entry in entries(net)}
     found = (entry for entry in entries(net, aliases=True) if entry.variable.persistent)
-    aliases = {entry.name: canonical[entry.key] for entry in found if entry.name != canonical[entry.key]}
-    save(path, net.state_dict(), aliases=aliases)
+    return {entry.name: canonical[entry.key] for entry in found if entry.name != canonical[entry.key]}
 
 
 def load_module(

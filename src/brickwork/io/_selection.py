@@ -12,7 +12,7 @@ from jax.sharding import Sharding
 from ..core._patterns import compiled, no_match
 from ._structure import fields_of
 
-__all__ = ["Place", "Shardings", "chosen", "placement"]
+__all__ = ["Place", "Shardings", "chosen", "placed", "placement"]
 
 Place = Callable[[str, np.ndarray], Any]  # of a name and values: the array, where it belongs
 Shardings = Sharding | Mapping[str, Sharding] | Callable[[str, tuple[int, ...]], Sharding | None]
@@ -54,9 +54,9 @@ def placement(device: Any, sharding: Shardings | None) -> Place:
         raise TypeError(f"load: device must be a JAX device, such as brickwork.gpu(0), got {device!r}")
     if sharding is None or isinstance(sharding, Sharding):
         target = device if sharding is None else sharding
-        return lambda name, array: _placed(array, target)
+        return lambda name, array: placed(array, target)
     if callable(sharding):
-        return lambda name, array: _placed(array, sharding(name, array.shape))
+        return lambda name, array: placed(array, sharding(name, array.shape))
     if not isinstance(sharding, Mapping):
         raise TypeError(
             "load: sharding must be a jax.sharding.Sharding, a dict of patterns and shardings, or a function of name "
@@ -65,12 +65,12 @@ def placement(device: Any, sharding: Shardings | None) -> Place:
     patterns = {compiled(pattern): target for pattern, target in sharding.items()}
 
     def place(name: str, array: np.ndarray) -> Any:
-        return _placed(array, next((target for p, target in patterns.items() if p.fullmatch(name)), None))
+        return placed(array, next((target for p, target in patterns.items() if p.fullmatch(name)), None))
 
     return place
 
 
-def _placed(array: np.ndarray, target: Any) -> Any:
+def placed(array: np.ndarray, target: Any) -> Any:
     """A JAX array with these values; NumPy's where JAX cannot hold them."""
     if array.dtype.name.startswith("float6_"):
         return array
