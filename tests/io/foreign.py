@@ -15,13 +15,13 @@ FIXTURES = Path(__file__).parents[1] / "fixtures"
 PWNED = Path("/tmp/pwned_by_pickle")  # what every malicious fixture would create
 
 
-def read(reader: Reader, path: Path) -> Contents:
+def read(reader: Reader, path: Path, verify: bool = False) -> Contents:
     with open(path, "rb") as file:
-        return reader(Source.of(path.name, file))
+        return reader(Source.of(path.name, file, verify))
 
 
-def source_of(data: bytes, what: str = "file") -> Source:
-    return Source("x", np.frombuffer(data, np.uint8), what)
+def source_of(data: bytes, what: str = "file", verify: bool = False) -> Source:
+    return Source("x", np.frombuffer(data, np.uint8), what, verify)
 
 
 def expected(framework: str, name: str) -> dict[str, np.ndarray]:

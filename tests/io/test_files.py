@@ -8,6 +8,7 @@ import os
 import pathlib
 import pickle
 import re
+import shutil
 import stat
 import subprocess
 import sys
@@ -372,26 +373,18 @@ def archive(path, *names):
 KINDS = [
     (b"", "it is empty"),
     (b"abc", "it has 3 bytes, too few for any checkpoint"),
-    (b"\x93NUMPY\x01\x00v\x00rest", "this looks like a NumPy .npy array, and only safetensors "),
-    (b"\x89HDF\r\n\x1a\n" + bytes(20), "this looks like an HDF5 file, as Keras writes them (.h5)"),
-    (b"\x12\x01" + bytes(20), "this looks like an MXNet parameter file"),
     (b"GGUF" + bytes(20), "this looks like a GGUF file (llama.cpp)"),
     (
         b"version https://git-lfs.github.com/spec/v1\noid sha256:",
-        "this looks like a Git LFS pointer, a placeholder for the file itself, and only "
-        "safetensors files can be loaded; run `git lfs pull` where it was cloned",
+        "this looks like a Git LFS pointer, a placeholder for the file itself; run `git lfs pull` where it was cloned",
     ),
     (b"<!DOCTYPE html><html>", "this looks like a web page"),
     (b"\x1f\x8b\x08" + bytes(20), "this looks like a gzip archive"),
     (bytes(257) + b"ustar" + bytes(20), "this looks like a tar archive"),
     (
-        pickle.dumps({"a": 1}, 2),
-        "this looks like a Python pickle, as PaddlePaddle ",
-    ),
-    (b"PK\x03\x04" + bytes(20), "this looks like a zip archive that is damaged or truncated"),
-    (
         b"just some text",
-        "it is not a safetensors file, nor of any other kind that is recognised; it begins with b'just some text'",
+        "it is of no known format; it begins with b'just some text'. Known are safetensors and what PyTorch, MXNet, "
+        "PaddlePaddle, Keras, TensorFlow (checkpoints) and NumPy write",
     ),
 ]
 
@@ -404,27 +397,55 @@ def test_kinds_by_their_first_bytes(tmp_path, data, message):
 
 
 @pytest.mark.parametrize(
-    ("names", "message"),
+    ("data", "message"),
     [
-        (["net/data.pkl", "net/data/0"], "a PyTorch zip archive"),
-        (["config.json", "model.weights.h5"], "a Keras archive (.keras)"),
-        (["a.npy", "b.npy"], "a NumPy .npz archive"),
-        (["readme.txt"], "a zip archive"),
+        (b"\x93NUMPY\x01\x00v\x00rest", "damaged NumPy file, at byte 10: the header should take 118 bytes, but 4 are"),
+        (b"\x89HDF\r\n\x1a\n" + bytes(20), "cannot load this HDF5 file: its addresses are not of 8 bytes"),
+        (b"\x12\x01" + bytes(20), "damaged MXNet parameter file, at byte 16: the number of arrays should take 8 bytes"),
+        (
+            b"PK\x03\x04" + bytes(20),
+            "damaged zip archive, at byte 24: the directory that ends a zip archive is missing",
+        ),
+        (pickle.dumps(print, 2), "cannot load this PaddlePaddle file: at byte 2 it asks for `__builtin__ print`"),
+    ],
+    ids=lambda x: str(x)[:30],
+)
+def test_beginnings_of_other_formats(tmp_path, data, message):
+    (tmp_path / "x").write_bytes(data)
+    assert message_of(load, tmp_path / "x").startswith(f"{tmp_path / 'x'}: {message}")
+
+
+def test_archives_of_something_else(tmp_path):
+    archive(tmp_path / "x", "readme.txt")
+    assert "this looks like a zip archive; unpack it, and load what is inside" in message_of(load, tmp_path / "x")
+
+
+FIXTURES = pathlib.Path(__file__).parents[1] / "fixtures"
+
+
+@pytest.mark.parametrize(
+    ("file", "kind", "name"),
+    [
+        ("torch/mlp.params", "torch", "hidden.weight"),
+        ("torch/mlp_legacy.params", "torch", "hidden.weight"),
+        ("torch/mlp.safetensors", "safetensors", "hidden.weight"),
+        ("mxnet/mlp.params", "mxnet", "hidden.weight"),
+        ("mxnet2/mlp.params", "numpy", "hidden.weight"),
+        ("paddle/mlp.pdparams", "paddle", "hidden.weight"),
+        ("keras/mlp.weights.h5", "keras", "layers/dense/vars/0"),
+        ("keras/mlp.keras", "keras", "layers/dense/vars/0"),
+        ("keras/mlp_tfckpt.index", "tensorflow", "model/_functional/_operations/1/_kernel/.ATTRIBUTES/VARIABLE_VALUE"),
     ],
 )
-def test_kinds_of_archives(tmp_path, names, message):
-    archive(tmp_path / "x", *names)
-    assert f"this looks like {message}, and only safetensors" in message_of(load, tmp_path / "x")
-
-
-def test_files_of_torch(tmp_path):
-    torch = pytest.importorskip("torch")
-    advice = "safetensors.torch.save_file(torch.load(file), new_file)"
-    torch.save({"w": torch.ones(3)}, tmp_path / "x")
-    message = message_of(load, tmp_path / "x")
-    assert "this looks like a PyTorch zip archive" in message
-    assert advice in message
-    torch.save({"w": torch.ones(3)}, tmp_path / "x", _use_new_zipfile_serialization=False)
-    message = message_of(load, tmp_path / "x")
-    assert "this looks like a PyTorch file of the legacy format" in message
-    assert advice in message
+def test_every_format_is_known_by_its_contents(tmp_path, file, kind, name):
+    """Whatever the file is called."""
+    source = FIXTURES / file
+    target = tmp_path / ("x" if kind != "tensorflow" else "x.index")
+    shutil.copy(source, target)
+    if kind == "tensorflow":
+        shutil.copy(FIXTURES / "keras" / "mlp_tfckpt.data-00000-of-00001", tmp_path / "x.data-00000-of-00001")
+    tree, info = load(target, with_metadata=True)
+    assert info.kind == kind
+    assert isinstance(tree[name], jax.Array)
+    (only,) = load(target, names=re.escape(name)).values()
+    np.testing.assert_array_equal(only, tree[name])

@@ -13,7 +13,7 @@ import numpy as np
 from ..errors import CheckpointError
 from ._container import CHECKSUMS, Container, read_container, verify_container
 from ._kinds import HEAD, find_reader, is_safetensors, name_kind
-from ._paths import fail, opened, shown
+from ._paths import MissingFileError, NotAFileError, fail, opened, shown
 from ._shards import is_index, read_folder, read_index
 from ._source import Contents, Make, Source
 from ._structure import decode
@@ -23,6 +23,7 @@ __all__ = ["FORMAT", "KEY", "read"]
 
 KEY = "brickwork"  # our entry in the metadata of a safetensors file
 FORMAT = 1
+_KNOWN = "Known are safetensors and what PyTorch, MXNet, PaddlePaddle, Keras, TensorFlow (checkpoints) and NumPy write"
 
 
 @dataclass(frozen=True)
@@ -66,17 +67,11 @@ def read(path: str, verify: bool = False) -> Contents:
     reader = find_reader(source)
     if reader is not None:
         return reader(source)
-    kind = name_kind(head, path)
-    if kind is None:
-        fail(
-            CheckpointError,
-            f"cannot load {shown(path)}: it is not a safetensors file, nor of any other kind "
-            f"that is recognised; it begins with {head[:16]!r}",
-        )
-    what, advice = kind
+    kind = name_kind(head)
+    if kind is not None:
+        fail(CheckpointError, f"cannot load {shown(path)}: this looks like {kind[0]}; {kind[1]}")
     fail(
-        CheckpointError,
-        f"cannot load {shown(path)}: this looks like {what}, and only safetensors files can be loaded; {advice}",
+        CheckpointError, f"cannot load {shown(path)}: it is of no known format; it begins with {head[:16]!r}. {_KNOWN}"
     )
 
 
@@ -88,13 +83,15 @@ def _read_shard(path: str, verify: bool) -> Contents:
 
 
 def _is_known(path: str) -> bool:
-    """Whether the file at ``path`` begins like a checkpoint."""
+    """Whether the file at ``path`` looks like a checkpoint, whole or damaged."""
     try:
-        with open(path, "rb") as file:
-            head = file.read(HEAD)
-    except OSError:  # a directory, or not readable: not what was meant
+        with opened(path) as file:
+            source = Source.of(path, file)
+        return is_safetensors(source.data[:HEAD].tobytes()) or find_reader(source) is not None
+    except (MissingFileError, NotAFileError):  # a directory inside, or a link to nowhere
         return False
-    return is_safetensors(head)
+    except CheckpointError:
+        return True
 
 
 def _safetensors(source: Source) -> Contents:

@@ -44,7 +44,7 @@ def is_numpy_archive(names: Iterable[str]) -> bool:
     return bool(names) and all(name.endswith(".npy") for name in names)
 
 
-def read(source: Source, verify: bool = False) -> Contents:
+def read(source: Source) -> Contents:
     """Read the array of an ``.npy`` file, or a dict of those of an ``.npz``.
 
     An array is a view of the mapped file where it is aligned and in native byte order. Both ways to write
@@ -52,14 +52,15 @@ def read(source: Source, verify: bool = False) -> Contents:
     without a meaning. MXNet's sparse arrays become dense.
 
     Args:
-        source: the file.
-        verify: also compare stored arrays of an ``.npz`` with its checksums.
+        source: the file. With ``verify``, the bytes of an ``.npz`` are compared with its checksums.
 
     Raises:
         CheckpointError: it is damaged, or holds Python objects, text, dates or structured arrays.
     """
     source.what = "NumPy file"
     if not is_zip(source.bytes(0, min(source.size, 4), "the file")):
+        if source.verify:
+            source.cannot_verify("an .npy file has no checksum")
         return Contents(_read_array(source), "numpy")
     archive = Archive(source)
     names = archive.names()
@@ -71,9 +72,9 @@ def read(source: Source, verify: bool = False) -> Contents:
     for name in names:
         folder = name.rpartition("/")[0]
         if folder not in sparse:
-            tree[name.removesuffix(".npy")] = _read_array(archive.open(name, verify))
+            tree[name.removesuffix(".npy")] = _read_array(archive.open(name, source.verify))
         elif folder not in tree:
-            tree[folder] = _read_sparse(archive, folder, verify)
+            tree[folder] = _read_sparse(archive, folder)
     return Contents(tree, "numpy")
 
 
@@ -154,7 +155,7 @@ def _dtype(source: Source, item: re.Match[str]) -> tuple[np.dtype, bool]:
 # --- MXNet's sparse arrays ------------------------------------------------------------------------
 
 
-def _read_sparse(archive: Archive, folder: str, verify: bool) -> np.ndarray:
+def _read_sparse(archive: Archive, folder: str) -> np.ndarray:
     """A sparse array, made dense. It is a folder of its parts."""
     source = archive.open(f"{folder}/format.npy")
     _, start = _header(source)  # malformed, but for its size
@@ -162,7 +163,7 @@ def _read_sparse(archive: Archive, folder: str, verify: bool) -> np.ndarray:
     if kind not in (b"csr", b"row_sparse"):
         source.refuse(f"the sparse array {folder!r} has the unknown format {kind[:20]!r}")
     data, indices, shape = (
-        _read_array(archive.open(f"{folder}/{part}.npy", verify)) for part in ("data", "indices", "shape")
+        _read_array(archive.open(f"{folder}/{part}.npy", source.verify)) for part in ("data", "indices", "shape")
     )
     try:
         sizes = tuple(check_shape(shape.tolist(), data.dtype.itemsize))
@@ -174,7 +175,7 @@ def _read_sparse(archive: Archive, folder: str, verify: bool) -> np.ndarray:
                 raise ValueError(f"{len(indices)} rows of shape {sizes[1:]} are not of shape {data.shape}")
             dense[indices] = data
         else:
-            starts = _read_array(archive.open(f"{folder}/indptr.npy", verify))
+            starts = _read_array(archive.open(f"{folder}/indptr.npy", source.verify))
             dense[_rows(starts, sizes, len(indices)), indices] = data
     except (ValueError, IndexError) as error:
         archive.source.refuse(f"the sparse array {folder!r} is malformed: {error}")

@@ -69,7 +69,7 @@ def is_torch_archive(names: Iterable[str]) -> bool:
     return any(name == "data.pkl" or name.endswith("/data.pkl") for name in names)
 
 
-def read(source: Source, verify: bool = False) -> Contents:
+def read(source: Source) -> Contents:
     """Read a file of ``torch.save``, without PyTorch and without executing anything.
 
     Tensors come as read-only arrays with the strides they had, views of the mapped file where it is
@@ -79,9 +79,8 @@ def read(source: Source, verify: bool = False) -> Contents:
     ``argparse`` as a dict, NumPy's arrays as such and its scalars as numbers.
 
     Args:
-        source: the file.
-        verify: also compare the bytes of tensors with the checksums of a zip archive, which PyTorch
-            itself never does. It reads the whole file. The older formats have no checksums.
+        source: the file. With ``verify``, the bytes of tensors are compared with the checksums of the archive, which
+            PyTorch itself never does.
 
     Raises:
         CheckpointError: it is damaged, or holds what is no plain data: modules and other objects,
@@ -90,13 +89,15 @@ def read(source: Source, verify: bool = False) -> Contents:
     source.what = _WHAT
     head = source.bytes(0, min(source.size, 512), "the file")
     if is_zip(head):
-        return _read_zip(Archive(source), verify)
+        return _read_zip(Archive(source))
     if _is_tar(head):
         source.refuse(
             "it is in the tar format of PyTorch before 0.1.10; load it with PyTorch and save it again with torch.save"
         )
     if not _LEGACY.match(head):
         source.fail(0, "it does not begin as a file of torch.save does")
+    if source.verify:
+        source.cannot_verify("PyTorch's format before 1.6 has no checksums")
     return _read_legacy(source)
 
 
@@ -343,7 +344,7 @@ def _advice(module: str, name: str) -> str:
 # --- the two containers ---------------------------------------------------------------------------
 
 
-def _read_zip(archive: Archive, verify: bool) -> Contents:
+def _read_zip(archive: Archive) -> Contents:
     source = archive.source
     names = archive.names()
     pickles = [name for name in names if is_torch_archive([name])]
@@ -360,7 +361,7 @@ def _read_zip(archive: Archive, verify: bool) -> Contents:
         name = f"{root}data/{key}"
         if name not in archive:
             raise ValueError(f"its storage, the member {name[:80]!r}, is not in the archive")
-        return archive.read(name, verify)
+        return archive.read(name, source.verify)
 
     order = archive.read(f"{root}byteorder").tobytes() if f"{root}byteorder" in archive else b"little"
     if order not in (b"little", b"big"):
