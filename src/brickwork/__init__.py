@@ -25,7 +25,15 @@ from .device import (
     try_all_gpus as try_all_gpus,
     try_gpu as try_gpu,
 )
-from .io import Checkpointer as Checkpointer, load as load, save as save
+from .io import (
+    Checkpointer as Checkpointer,
+    Exported as Exported,
+    export as export,
+    load as load,
+    load_exported as load_exported,
+    load_module as load_module,
+    save as save,
+)
 from .module import Module as Module
 from .nn import Sequential as Sequential
 from .transform import (

@@ -48,18 +48,24 @@ class Module(ModuleBase):
 
     __slots__ = ()
 
-    def save(self, path: str | os.PathLike[str]) -> None:
+    def save(self, path: str | os.PathLike[str], architecture: bool = False) -> None:
         """Write parameters and persistent buffers to a safetensors file, a tied one once.
 
         The file is replaced atomically: it holds the old contents or the new.
 
+        Args:
+            path: where to. No ending is added.
+            architecture: whether the file is to say how to build the network as well, so that
+                :func:`brickwork.load_module` can. To make sure, a network is built by it and compared with this one.
+
         Raises:
             DeferredShapeError: a shape is not known yet; nothing is written.
+            TypeError: the architecture holds something that can't be recorded; nothing is written.
             CheckpointError: the file can't be written.
         """
         from .io._modules import save_module
 
-        save_module(self, path)
+        save_module(self, path, architecture)
 
     def load(
         self,

@@ -301,3 +301,23 @@ def test_a_shadow_inside_another_trace():
         return y
 
     jax.jit(outer)(1.0)
+
+
+# -- exported programs ------------------------------------------------------------------------------
+
+
+def _program(fn, **options):
+    x = jax.ShapeDtypeStruct((2, 2), jnp.float32)
+    return jax.export.export(jax.jit(fn), platforms=["cpu"], **options)(x).mlir_module_serialized
+
+
+def test_custom_calls_are_found(capfd):
+    assert _jax.custom_calls(_program(jnp.sin)) == set()
+    assert _jax.custom_calls(_program(jnp.linalg.qr)) >= {"lapack_sgeqrf_ffi"}
+    call = jax.ffi.ffi_call("anything", jax.ShapeDtypeStruct((2, 2), jnp.float32))
+    unchecked = [jax.export.DisabledSafetyCheck.custom_call("anything")]
+    looped = lambda x: jax.lax.fori_loop(0, 3, lambda i, v: call(v), x)
+    assert _jax.custom_calls(_program(looped, disabled_checks=unchecked)) == {"anything"}
+    with pytest.raises(ValueError, match="it is not a portable StableHLO program"):
+        _jax.custom_calls(_program(jnp.sin)[:-20])
+    assert capfd.readouterr() == ("", "")

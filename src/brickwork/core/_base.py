@@ -14,6 +14,7 @@ import numpy as np
 
 from .._draw import Initializer
 from ..errors import DeviceMismatchError, StructureError
+from ._arguments import NOTHING, bound, carried, note
 from ._arrays import check_dtype
 from ._calls import annotate, check_devices
 from ._containers import Node, hold, is_structure, made_here, tracked
@@ -26,6 +27,7 @@ from ._jax import base_state, trace_state, untraced
 from ._parameter import Buffer, Parameter
 from ._patterns import compiled, no_match
 from ._repr import tree_repr
+from ._seed import TALLIES, count
 from ._state import LoadReport, load_state, state_of
 from ._structure import register_module
 from ._variable import Variable
@@ -38,9 +40,10 @@ if TYPE_CHECKING:
 class _Record:
     """What a module knows besides its attributes."""
 
-    __slots__ = ("built", "hooks", "pre_hooks", "probe", "recorder", "trace", "version", "watched")
+    __slots__ = ("arguments", "built", "hooks", "pre_hooks", "probe", "recorder", "trace", "version", "watched")
 
     def __init__(self) -> None:
+        self.arguments: Any = None  # of the constructor; None: not known
         self.built = False
         self.hooks: dict[int, Callable[..., Any]] = {}
         self.pre_hooks: dict[int, Callable[..., Any]] = {}
@@ -48,6 +51,8 @@ class _Record:
         self.recorder: Any = None  # what Capture keeps outputs in
         self.version = 0
         self.watched = False  # whether a compiled function depends on this module
+        if TALLIES:
+            count()
         now = trace_state()
         self.trace: object = None if now == base_state() else now
 
@@ -59,6 +64,7 @@ class ModuleBase(Node):
 
     training: bool
     keeps_nothing = False  # of the arrays it reads; true of the library's own layers
+    _notes_arguments = True  # false of a class with constructor_arguments of its own
     _repeated: tuple[int, int] | None = None  # how many blocks `block` stands for; the axis of its variables for them
     _bw: _Record
     _bw_holders: tuple[weakref.ref[Node], ...]
@@ -66,6 +72,8 @@ class ModuleBase(Node):
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         self = object.__new__(cls)
         self._prepare()
+        if cls._notes_arguments:
+            self._bw.arguments = note(args, kwargs) if args or kwargs else NOTHING
         self.__dict__["training"] = True
         return self
 
@@ -85,6 +93,10 @@ class ModuleBase(Node):
                 )
         if "keeps_nothing" not in vars(cls):
             cls.keeps_nothing = cls.__module__.startswith("brickwork.nn.")
+        if "__init__" in vars(cls) and "constructor_arguments" not in vars(cls):  # one inherited is of another __init__
+            cls.constructor_arguments = ModuleBase.constructor_arguments
+        if "constructor_arguments" in vars(cls) and "_notes_arguments" not in vars(cls):
+            cls._notes_arguments = cls.constructor_arguments is ModuleBase.constructor_arguments
         register_module(cls)
 
     # -- attributes ----------------------------------------------------------------------------
@@ -484,6 +496,7 @@ class ModuleBase(Node):
         memo[id(self)] = new
         new._adopt({name: duplicate(value, memo) for name, value in self.__dict__.items()})
         new._copy_record(self._bw)
+        new._bw.arguments = self._bw.arguments
         return new
 
     def __copy__(self) -> Self:
@@ -491,6 +504,7 @@ class ModuleBase(Node):
         new._prepare()
         new._adopt({k: copy.copy(v) if isinstance(v, (list, dict)) else v for k, v in self.__dict__.items()})
         new._copy_record(self._bw)
+        new._bw.arguments = self._bw.arguments
         return new
 
     def _copy_record(self, old: _Record) -> None:
@@ -506,15 +520,32 @@ class ModuleBase(Node):
         record = self._bw
         hooks = {"hooks": record.hooks, "pre_hooks": record.pre_hooks}
         attributes = {name: portable(value) for name, value in self.__dict__.items()}
-        return {"attributes": attributes, "built": record.built, **hooks}
+        return {"attributes": attributes, "built": record.built, "arguments": carried(record.arguments), **hooks}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self._adopt(state["attributes"])
         self._bw.built = state["built"]
+        self._bw.arguments = state.get("arguments")
         self._bw.hooks.update(state["hooks"])
         self._bw.pre_hooks.update(state["pre_hooks"])
 
     # -- description ---------------------------------------------------------------------------
+
+    def constructor_arguments(self) -> dict[str, Any]:
+        """Arguments by name that, given to the class, make such a module; for files that say how to build a network.
+
+        They are those that the module was made with. Arguments that aren't plain data are taken from the attributes
+        of the same name. A class that keeps them elsewhere, or not at all, overrides this beside its ``__init__``.
+
+        Raises:
+            TypeError: they are not known.
+
+        Example:
+            >>> from brickwork import nn
+            >>> nn.Linear(3, bias=False).constructor_arguments()
+            {'out_features': 3, 'bias': False}
+        """
+        return bound(self)
 
     def extra_repr(self) -> str:
         """What stands in the parentheses of the module's line when it is printed. Override freely."""

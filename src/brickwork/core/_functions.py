@@ -23,14 +23,21 @@ def duplicate(value: Any, memo: dict[int, Any]) -> Any:
 
 def portable(value: Any) -> Any:
     """A value in a form that can be pickled: a function that can be found by its name as that name."""
-    if isinstance(value, _KINDS):
-        module, name = getattr(value, "__module__", None), getattr(value, "__qualname__", None)
-        try:
-            if module and name and _find(module, name) is value:
-                return _Name(module, name)
-        except (KeyError, AttributeError):
-            pass
+    if isinstance(value, _KINDS) and is_global(value):
+        found: Any = value
+        return _Name(found.__module__, found.__qualname__)
     return value
+
+
+def is_global(value: Any) -> bool:
+    """Whether a class or function can be found by its name, and so lives as long as its module does."""
+    module, name = getattr(value, "__module__", None), getattr(value, "__qualname__", None)
+    if not isinstance(module, str) or not isinstance(name, str):
+        return False
+    try:
+        return _find(module, name) is value
+    except (KeyError, AttributeError):
+        return False
 
 
 class _Name:

@@ -360,3 +360,49 @@ def known_after(jaxpr: Any, atoms: Iterable[Any]) -> list[int]:
 def has_loops(jaxpr: Any) -> bool:
     """Whether a jaxpr has a loop whose number of turns is not fixed."""
     return any(e.primitive.name == "while" or any(map(has_loops, _inner(e))) for e in jaxpr.eqns)
+
+
+@contextmanager
+def without_locations() -> Iterator[None]:
+    """Programs lowered inside don't say which lines of which files they come from."""
+    name = "jax_traceback_in_locations_limit"
+    before = setting(name)
+    jax.config.update(name, 0)
+    try:
+        yield
+    finally:
+        jax.config.update(name, before)
+
+
+def custom_calls(program: bytes) -> set[str]:
+    """The targets of custom calls in a portable StableHLO program: code that isn't part of the program.
+
+    Raises:
+        ValueError: it is no such program.
+    """
+    from jax.extend.mlir import ir
+    from jax.extend.mlir.dialects import stablehlo
+    from jax.interpreters import mlir
+
+    found: set[str] = set()
+    said: list[str] = []
+
+    def hear(diagnostic: Any) -> bool:  # else MLIR prints it
+        try:
+            said.append(diagnostic.message)
+        except RuntimeError:  # it quotes bytes that are no text
+            said.append("it is malformed")
+        return True
+
+    def visit(op: Any) -> Any:
+        if op.name == "stablehlo.custom_call":
+            found.add(ir.StringAttr(op.attributes["call_target_name"]).value)
+        return ir.WalkResult.ADVANCE
+
+    try:
+        with mlir.make_ir_context() as context:
+            context.attach_diagnostic_handler(hear)
+            stablehlo.deserialize_portable_artifact(context, program).operation.walk(visit)
+    except (ir.MLIRError, ValueError) as error:
+        raise ValueError(f"it is not a portable StableHLO program: {'; '.join(said) or error}") from error
+    return found

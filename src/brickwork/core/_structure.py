@@ -111,6 +111,21 @@ def meaning(value: Any) -> Static:
     return _Meaning(value, (value.__code__, *map(Static, parts)))
 
 
+class _Note(Static):
+    """Something that plays no part in comparisons."""
+
+    __slots__ = ()
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+        self.key = None
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Note)
+
+    __hash__ = Static.__hash__
+
+
 class Encoding:
     """A nested tuple that hashes once."""
 
@@ -171,11 +186,12 @@ class _Encoder:
         self.out.modules.append(module)
         record = module._bw
         hooks = tuple(self.static(h) for h in (*record.hooks.values(), None, *record.pre_hooks.values()))
-        return (
+        code = (
             type(module),
             tuple((name, self.encode(value)) for name, value in module.__dict__.items()),
             hooks if len(hooks) > 1 else (),
         )
+        return (*code, _Note(record.arguments)) if self.static is Static else code
 
     def variable(self, variable: Variable) -> Any:
         number = self.numbers.get(id(variable))
@@ -220,11 +236,12 @@ class _Decoder:
         return self.variable(code) if issubclass(kind, Variable) else self.module(code)
 
     def module(self, code: Any) -> Any:
-        kind, attributes, hooks = code
+        kind, attributes, hooks, note = code
         module = object.__new__(kind)
         module._prepare()
         self.modules.append(module)
         module._bw.built = True
+        module._bw.arguments = note.value
         for name, inner in attributes:
             value = self.decode(inner)
             module.__dict__[name] = value

@@ -18,7 +18,7 @@ from ._epoch import bump
 from ._frame import UPDATE_LOCK, expected_stamp, leak, local, outside
 from ._jax import Tracer, base_state, trace_state
 from ._manners import ArrayMethods
-from ._seed import next_number
+from ._seed import TALLIES, count, next_number
 
 if TYPE_CHECKING:
     from typing import Self
@@ -198,6 +198,8 @@ class Variable(ArrayMethods):
     def _draw(self) -> None:
         if None in self._shape:
             raise self._deferred_error()
+        if TALLIES:
+            count(math.prod(self.known_shape) * self._dtype.itemsize)
         with outside():
             host = self._draw_host()
             value = jax.device_put(host)  # takes over the memory, which nobody else holds

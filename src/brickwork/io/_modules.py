@@ -11,16 +11,18 @@ import numpy as np
 from ..core import LoadReport, ModuleBase
 from ..core._state import entries, load_state, renamed
 from ..errors import CheckpointError
+from ._architecture import ARCHITECTURE, record
 from ._files import load, save
 from ._layouts import adapt, is_foreign
 from ._selection import placement
 from ._source import Contents
 
 
-def save_module(net: ModuleBase, path: str | os.PathLike[str]) -> None:
+def save_module(net: ModuleBase, path: str | os.PathLike[str], architecture: bool = False) -> None:
     """Write a network's parameters and persistent buffers; see ``Module.save``."""
     net.prepare_state()
-    save(path, net.state_dict(), aliases=aliases_of(net))
+    metadata = {ARCHITECTURE: record(net)} if architecture else None
+    save(path, net.state_dict(), metadata=metadata, aliases=aliases_of(net))
 
 
 def aliases_of(net: ModuleBase) -> dict[str, str]:

@@ -14,7 +14,7 @@ from ..functional import _checks as checks
 from ..module import Module
 from . import _args as args
 from ._containers import Sequential
-from ._items import ItemDict, ItemList, Layer, check_layer
+from ._items import ItemDict, ItemList, Layer, check_layer, unpacked
 
 _MODES = ("concatenate", "stack", "sum", "mean", "tuple")
 
@@ -107,6 +107,10 @@ class Parallel(ItemList):
     def _accept(self, item: Any, place: str) -> Any:
         return check_layer(item, place, "branch", "Parallel(*branches)")
 
+    def constructor_arguments(self) -> dict[str, Any]:
+        """The arguments that make such a module."""
+        return {"branches": unpacked(self), "mode": self.mode, "dim": self.dim}
+
     def _like(self, items: list[Any]) -> Parallel:
         return Parallel(*items, mode=self.mode, dim=self.dim)
 
@@ -173,6 +177,10 @@ class Residual(Sequential):
             self._refuse(x, around, y)
         out = around + y
         return out if self.activation is None else self.activation(out)
+
+    def constructor_arguments(self) -> dict[str, Any]:
+        """The arguments that make such a module."""
+        return super().constructor_arguments() | {"shortcut": self.shortcut, "activation": self.activation}
 
     def _refuse(self, x: Any, around: Any, y: Any) -> None:
         given, made, other = map(checks.describe, (x, y, around))

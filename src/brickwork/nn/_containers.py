@@ -8,7 +8,7 @@ from typing import Any
 from ..core import ModuleBase
 from ..core._jax import is_staged
 from ..transform._fold import FEWEST, fold, runs
-from ._items import ItemDict, ItemList, Layer, check_layer
+from ._items import ItemDict, ItemList, Layer, check_layer, unpacked
 
 
 class Sequential(ItemList):
@@ -89,6 +89,10 @@ class Sequential(ItemList):
             raise TypeError(f"extend takes several layers, got one {type(items).__name__}; use append")
         return items
 
+    def constructor_arguments(self) -> dict[str, Any]:
+        """The arguments that make such a module."""
+        return {"layers": unpacked(self)} | ({} if self.fold else {"fold": False})
+
     def _like(self, items: list[Any]) -> Sequential:
         return Sequential(*items)
 
@@ -157,6 +161,10 @@ class ModuleList(ItemList):
             raise TypeError(f"ModuleList takes a list of layers, got one {type(items).__name__}; write [layer]")
         return items
 
+    def constructor_arguments(self) -> dict[str, Any]:
+        """The arguments that make such a module."""
+        return {"modules": self._contents()}
+
     def _like(self, items: list[Any]) -> ModuleList:
         return ModuleList(items)
 
@@ -203,6 +211,10 @@ class ModuleDict(ItemDict):
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Refuse: a dict computes nothing."""
         raise TypeError("ModuleDict holds layers and can't be called. Call one of them: `self.choices[key](x)`.")
+
+    def constructor_arguments(self) -> dict[str, Any]:
+        """The arguments that make such a module."""
+        return {"modules": dict(self.items())}
 
     def _accept(self, item: Any, place: str) -> Any:
         return check_layer(item, place)

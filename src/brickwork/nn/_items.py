@@ -186,6 +186,12 @@ class ItemList(_Items):
             self._rename(slice(None), names)
         del self._items[index]
 
+    def _contents(self) -> list[Any] | dict[str, Any]:
+        """What it would have to begin with to be as it is now."""
+        if self._names is None:
+            return list(self._items)
+        return dict(zip(_paths(self._names), self._items, strict=True))
+
     def __iadd__(self, items: Iterable[Any]) -> Self:
         return self.extend(items)
 
@@ -278,6 +284,12 @@ class ItemDict(_Items):
                 )
             new[check_key(pair[0], self)] = self._accept(pair[1], repr(pair[0]))
         self._items.update(new)
+
+
+def unpacked(items: ItemList) -> tuple[Any, ...]:
+    """The contents of a list as positional arguments: one dict, where they have names."""
+    contents = items._contents()
+    return (contents,) if isinstance(contents, dict) else tuple(contents)
 
 
 def _paths(names: Iterable[str | None]) -> Iterator[str]:

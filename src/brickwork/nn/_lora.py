@@ -88,6 +88,11 @@ class LoRA(Module):
         self.lora_B = self._stacked((*stack, rows, self.rank), 0)
         base.freeze()
 
+    def constructor_arguments(self) -> dict[str, Any]:
+        """The arguments that make such a module."""
+        alpha = None if self.alpha is self.rank else self.alpha
+        return {"base": self.base, "rank": self.rank, "alpha": alpha, "dropout": self.dropout}
+
     def _stacked(self, shape: Any, init: Any) -> Parameter:
         """A parameter that has as many values as the weight."""
         floats = self.base.scale if isinstance(self.base, Quantized) else self.base.weight

@@ -61,6 +61,10 @@ class ParameterList(ItemList):
             raise TypeError(f"ParameterList takes a list of parameters, got one {type(items).__name__}; write [value]")
         return items
 
+    def constructor_arguments(self) -> dict[str, Any]:
+        """The arguments that make such a module."""
+        return {"values": self._contents()}
+
     def _like(self, items: list[Any]) -> ParameterList:
         return ParameterList(items)
 
@@ -105,6 +109,10 @@ class ParameterDict(ItemDict):
 
     def _accept(self, item: Any, place: str) -> Any:
         return as_parameter(item, place, "ParameterDict", "ModuleDict")
+
+    def constructor_arguments(self) -> dict[str, Any]:
+        """The arguments that make such a module."""
+        return {"parameters": dict(self.items())}
 
     def copy(self) -> ParameterDict:
         """Another dict with the same parameters, which are shared."""

@@ -325,6 +325,15 @@ def is_parametrized(module: Any, name: str | None = None) -> bool:
     return bool(names) if name is None else name in names
 
 
+def recipes(module: Any) -> Iterator[tuple[str, str, dict[str, Any], Shape]]:
+    """How to parametrise a new layer as this one: attribute, function, its arguments, and the attribute's shape."""
+    for name in _names(module):
+        for parametrization in _sources(module)[name]:
+            known = getattr(parametrization, "recipe", None)
+            function, arguments = known() if known else ("parametrize", {"parametrization": parametrization})
+            yield name, function, arguments, _sources(module)[name].shape
+
+
 # -- what is stored --------------------------------------------------------------------------------
 
 

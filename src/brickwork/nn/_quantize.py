@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import jax.numpy as jnp
 import numpy as np
 
-from ..core import Buffer
+from ..core import Buffer, Parameter
 from ..core._calls import line_of
 from ..functional import dequantize, quantize as quantize_array
 from ..functional._quantize import quantized_linear, quantized_rows
@@ -75,8 +75,12 @@ class Quantized(Module):
             raise ValueError(
                 f"Quantized: {weight.described()} holds infinite numbers or NaN, which no integer stands for"
             )
-        self.weight, self.scale = Buffer(values), Buffer(scale)
-        self.weight._stacked = self.scale._stacked = stack
+        self._take(layer, Buffer(values), Buffer(scale))
+
+    def _take(self, layer: Any, weight: Buffer, scale: Buffer) -> None:
+        """Take the place of a layer."""
+        self.weight, self.scale = weight, scale
+        self.weight._stacked = self.scale._stacked = layer.weight.stacked
         self.bias = getattr(layer, "bias", None)
         follow_weight(self.bias, self.weight)  # or its initialiser would keep the old weight
         self._form = form_of(layer)
@@ -96,6 +100,22 @@ class Quantized(Module):
             return quantized_rows(x, self.weight, self.scale)
         weight = dequantize(self.weight, self.scale, tuple(range(1, self.weight.ndim)))
         return standing_in(self._form, weight, self.bias).forward(x, *args, **kwargs)
+
+    def constructor_arguments(self) -> dict[str, Any]:
+        """What :meth:`_without_values` takes."""
+        layer = form_of(self._form)
+        layer._adopt({"weight": Parameter(shape=self.weight.shape, dtype=self.scale.dtype), "bias": self.bias})
+        if kind_of(layer) == "embedding":
+            del layer.__dict__["bias"]
+        return {"layer": layer, "shape": self.weight.shape}
+
+    @classmethod
+    def _without_values(cls, layer: Any, shape: Any) -> Quantized:
+        """One whose values will be loaded, in the place of a layer."""
+        new = cls.__new__(cls)
+        layer.weight.shape = shape
+        new._take(layer, Buffer(shape=shape, dtype=jnp.int8), Buffer(shape=shape[:1], dtype=layer.weight.dtype))
+        return new
 
     def extra_repr(self) -> str:
         return line_of(standing_in(self._form, self.weight, self.bias))

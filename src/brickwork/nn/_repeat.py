@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from ..core import Frame, ModuleBase
+from ..core._arguments import Like
 from ..core._arrays import lies_on
 from ..core._calls import describe, device_error
 from ..core._deferred import is_box
@@ -166,6 +167,10 @@ class Repeat(Module):
         if not -len(self) <= number < len(self):
             raise IndexError(f"Repeat has {len(self)} blocks, no index {index}")
         return part_of(self.block, number % len(self))
+
+    def constructor_arguments(self) -> dict[str, Any]:
+        """The arguments that make such a module."""
+        return {"make_block": Like(example_of(self.block)), "n": len(self), "remat": self.remat, "unroll": self.unroll}
 
     def extra_repr(self) -> str:
         more = ", remat=True" if self.remat else ""

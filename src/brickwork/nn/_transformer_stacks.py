@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import jax.numpy as jnp
 
 from ..core import ModuleBase, Parameter
+from ..core._arguments import bound
 from ..functional import _checks as checks
 from ..init import xavier_uniform
 from ..module import Module
@@ -76,6 +77,10 @@ class TransformerEncoder(_Stack):
     def __init__(self, encoder_layer: ModuleBase, num_layers: int, norm: ModuleBase | None = None) -> None:
         self._fill("encoder_layer", encoder_layer, num_layers, norm)
 
+    def constructor_arguments(self) -> dict[str, Any]:
+        """The arguments that make such a module."""
+        return {"encoder_layer": self.layers[0].clone(), "num_layers": self.num_layers, "norm": self.norm}
+
     def forward(
         self,
         src: Float[Array, "*s n e"],
@@ -121,6 +126,10 @@ class TransformerDecoder(_Stack):
 
     def __init__(self, decoder_layer: ModuleBase, num_layers: int, norm: ModuleBase | None = None) -> None:
         self._fill("decoder_layer", decoder_layer, num_layers, norm)
+
+    def constructor_arguments(self) -> dict[str, Any]:
+        """The arguments that make such a module."""
+        return {"decoder_layer": self.layers[0].clone(), "num_layers": self.num_layers, "norm": self.norm}
 
     def forward(
         self,
@@ -189,6 +198,8 @@ class Transformer(Module):
     Reference:
         Vaswani et al., "Attention Is All You Need", 2017; ``torch.nn.Transformer``.
     """
+
+    _notes_arguments = True
 
     @args.torch_order("d_model", "nhead", "num_encoder_layers", "num_decoder_layers", *ORDER[2:5])
     def __init__(
@@ -264,6 +275,10 @@ class Transformer(Module):
         memory = self.encoder(src, src_mask, src_key_padding_mask, src_is_causal)
         masks = (tgt_mask, memory_mask, tgt_key_padding_mask, memory_key_padding_mask)
         return self.decoder(tgt, memory, *masks, tgt_is_causal, memory_is_causal)
+
+    def constructor_arguments(self) -> dict[str, Any]:
+        """The arguments that make such a module."""
+        return bound(self, custom_encoder=self.encoder, custom_decoder=self.decoder)
 
     @staticmethod
     def generate_square_subsequent_mask(sz: int, dtype: Any = jnp.float32) -> Float[Array, "sz sz"]:

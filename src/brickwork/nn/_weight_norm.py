@@ -161,6 +161,10 @@ class WeightNorm(Module):
         """Length and direction."""
         return _lengths(weight, self.dim), weight
 
+    def recipe(self) -> tuple[str, dict[str, Any]]:
+        """The function that parametrises a layer so, and its arguments."""
+        return "weight_norm", {"dim": self.dim}
+
     def extra_repr(self) -> str:
         return f"dim={self.dim}"
 
@@ -209,6 +213,10 @@ class SpectralNorm(Module):
     def originals(self, weight: Variable) -> list[Variable]:
         """What to store for a weight: itself."""
         return [weight]
+
+    def recipe(self) -> tuple[str, dict[str, Any]]:
+        """The function that parametrises a layer so, and its arguments."""
+        return "spectral_norm", {"dim": self.dim, "n_power_iterations": self.n_power_iterations, "eps": self.eps}
 
     def extra_repr(self) -> str:
         return f"dim={self.dim}{args.options(self, n_power_iterations=1, eps=1e-12)}"

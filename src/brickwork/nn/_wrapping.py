@@ -50,6 +50,7 @@ def form_of(layer: Any) -> Any:
     form._prepare()
     form._adopt({**layer.__dict__, "weight": None, "bias": None})
     form._bw.built = True
+    form._bw.arguments = layer._bw.arguments
     return form
 
 
