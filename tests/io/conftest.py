@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from brickwork.io import _snapshot
+from brickwork.io.training import _snapshot
 
 
 @pytest.fixture

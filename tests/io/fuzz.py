@@ -29,8 +29,8 @@ from typing import Any
 import numpy as np
 
 from brickwork.errors import CheckpointError
-from brickwork.io import _keras, _mxnet, _numpy, _paddle, _tensorflow, _torch
 from brickwork.io._source import Reader, Source
+from brickwork.io.formats import _keras, _mxnet, _numpy, _paddle, _tensorflow, _torch
 
 from .foreign import FIXTURES, PWNED
 

@@ -11,7 +11,7 @@ from ..errors import CheckpointError
 from ._files import save_foreign
 from ._formats import read
 from ._paths import replacing
-from ._writers import WRITERS
+from .formats._writers import WRITERS
 
 __all__ = ["FORMATS", "convert"]
 

@@ -17,7 +17,7 @@ from ._paths import MissingFileError, NotAFileError, fail, opened, shown
 from ._shards import is_index, read_folder, read_index
 from ._source import Contents, Make, Source
 from ._structure import decode
-from ._tensorflow import find_index
+from .formats._tensorflow import find_index
 
 __all__ = ["FORMAT", "KEY", "read"]
 

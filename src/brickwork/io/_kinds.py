@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from . import _keras, _mxnet, _numpy, _paddle, _tensorflow, _torch
-from ._hdf5 import is_hdf5
 from ._source import Reader, Source
-from ._zip import Archive, is_zip
+from .formats import _keras, _mxnet, _numpy, _paddle, _tensorflow, _torch
+from .formats._hdf5 import is_hdf5
+from .formats._zip import Archive, is_zip
 
 __all__ = ["HEAD", "find_reader", "is_safetensors", "name_kind"]
 

@@ -11,11 +11,11 @@ import numpy as np
 from ..core import LoadReport, ModuleBase
 from ..core._state import entries, load_state, renamed
 from ..errors import CheckpointError
-from ._architecture import ARCHITECTURE, record
 from ._files import load, save
-from ._layouts import adapt, is_foreign
 from ._selection import placement
 from ._source import Contents
+from .architecture._record import ARCHITECTURE, record
+from .layouts._adapt import adapt, is_foreign
 
 
 def save_module(net: ModuleBase, path: str | os.PathLike[str], architecture: bool = False) -> None:

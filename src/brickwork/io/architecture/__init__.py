@@ -1,0 +1,1 @@
+"""How to build a network, in its file."""

@@ -1,0 +1,1 @@
+"""Mapping the names and layouts of other frameworks onto a network."""

@@ -1,0 +1,1 @@
+"""Training state: written in the background, restored bit for bit."""
