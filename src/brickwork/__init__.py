@@ -33,6 +33,7 @@ from .io import (
     load_exported as load_exported,
     load_module as load_module,
     save as save,
+    save_as as save_as,
 )
 from .module import Module as Module
 from .nn import Sequential as Sequential

@@ -27,12 +27,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tests.io.foreign import FIXTURES, PWNED
 
 from brickwork.errors import CheckpointError
 from brickwork.io._source import Reader, Source
 from brickwork.io.formats import _keras, _mxnet, _numpy, _paddle, _tensorflow, _torch
-
-from .foreign import FIXTURES, PWNED
 
 SECONDS = 2.0  # of the processor
 MEGABYTES = 100  # beyond the size of the file

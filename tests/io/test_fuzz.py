@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from tests.io.fuzz import TARGETS, Target, case, check, run, use
 
 from brickwork.errors import CheckpointError
 from brickwork.io._source import Contents
-
-from .fuzz import TARGETS, Target, case, check, run, use
 
 KINDS = pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.kind)
 

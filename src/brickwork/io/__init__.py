@@ -5,6 +5,7 @@ from ._files import (
     load as load,
     save as save,
 )
+from ._save_as import save_as as save_as
 from .architecture._networks import load_module as load_module
 from .export._export import export as export
 from .export._exported import Exported as Exported, load_exported as load_exported

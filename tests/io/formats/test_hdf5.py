@@ -9,12 +9,11 @@ import h5py
 import ml_dtypes
 import numpy as np
 import pytest
+from tests.io.foreign import FIXTURES, source_of
 
 from brickwork.errors import CheckpointError
 from brickwork.io._source import Source
 from brickwork.io.formats._hdf5 import read_hdf5
-
-from .foreign import FIXTURES, source_of
 
 FILES = sorted(path for folder in ("keras", "keras2") for path in (FIXTURES / folder).glob("*.h5"))
 

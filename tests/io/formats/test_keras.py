@@ -8,13 +8,12 @@ import zipfile
 import h5py
 import numpy as np
 import pytest
+from tests.io import foreign
+from tests.io.foreign import FIXTURES, expected
 
 import brickwork as bw
 from brickwork.errors import CheckpointError
 from brickwork.io.formats._keras import is_keras_archive, read
-
-from . import foreign
-from .foreign import FIXTURES, expected
 
 KERAS, KERAS2 = FIXTURES / "keras", FIXTURES / "keras2"
 

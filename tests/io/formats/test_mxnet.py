@@ -6,12 +6,11 @@ import struct
 
 import numpy as np
 import pytest
+from tests.io import foreign
+from tests.io.foreign import FIXTURES, expected, source_of
 
 from brickwork.errors import CheckpointError
 from brickwork.io.formats._mxnet import is_mxnet, read
-
-from . import foreign
-from .foreign import FIXTURES, expected, source_of
 
 V1, V2, V3 = 0xF993FAC8, 0xF993FAC9, 0xF993FACA
 

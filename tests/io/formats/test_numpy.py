@@ -10,13 +10,12 @@ import ml_dtypes
 import numpy as np
 import pytest
 from hypothesis import given, strategies as st
+from tests.io.foreign import FIXTURES, PWNED, expected, read, same, same_arrays, source_of
 
 from brickwork.errors import CheckpointError
 from brickwork.io._source import Source
 from brickwork.io.formats import _numpy
 from brickwork.io.formats._numpy import is_numpy, is_numpy_archive
-
-from .foreign import FIXTURES, PWNED, expected, read, same, same_arrays, source_of
 
 WEIGHTS = {name: name for name in ("mlp", "lenet_bn", "tied", "embed_lstm", "dtypes")}
 

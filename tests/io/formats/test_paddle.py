@@ -10,12 +10,11 @@ import weakref
 import ml_dtypes
 import numpy as np
 import pytest
+from tests.io.foreign import FIXTURES, PWNED, expected, read, same, same_arrays, source_of
 
 from brickwork.errors import CheckpointError
 from brickwork.io.formats import _paddle
 from brickwork.io.formats._paddle import is_paddle
-
-from .foreign import FIXTURES, PWNED, expected, read, same, same_arrays, source_of
 
 BOTH = pytest.mark.parametrize("version", ["paddle", "paddle2"])
 WEIGHTS = {

@@ -11,13 +11,12 @@ import tracemalloc
 import numpy as np
 import pytest
 from hypothesis import given, strategies as st
+from tests.io.foreign import source_of
 
 from brickwork.errors import CheckpointError
 from brickwork.io.formats._pickle import Pending, interpret, looks_like_pickle
 from brickwork.io.formats._pickled_numpy import numpy_globals
 from brickwork.io.formats._unpickled import BUILTINS, finish
-
-from .foreign import source_of
 
 
 def load(data: bytes, known=BUILTINS, **more):

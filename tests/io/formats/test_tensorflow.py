@@ -8,14 +8,13 @@ import shutil
 import ml_dtypes
 import numpy as np
 import pytest
+from tests.io import foreign
+from tests.io.foreign import FIXTURES, expected, source_of
 
 import brickwork as bw
 from brickwork.errors import CheckpointError
 from brickwork.io._source import Source
 from brickwork.io.formats._tensorflow import is_index, is_tensor, read
-
-from . import foreign
-from .foreign import FIXTURES, expected, source_of
 
 SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"
 

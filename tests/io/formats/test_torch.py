@@ -12,13 +12,12 @@ import zipfile
 
 import numpy as np
 import pytest
+from tests.io.foreign import FIXTURES, PWNED, arrays, expected, read, same, same_arrays, source_of
 
 from brickwork.errors import CheckpointError
 from brickwork.io._source import Source
 from brickwork.io.formats import _torch
 from brickwork.io.formats._torch import is_torch, is_torch_archive
-
-from .foreign import FIXTURES, PWNED, arrays, expected, read, same, same_arrays, source_of
 
 FOLDER = FIXTURES / "torch"
 WEIGHTS = {

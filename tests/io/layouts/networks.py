@@ -5,10 +5,9 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 import numpy as np
+from tests.io.foreign import FIXTURES
 
 from brickwork import nn
-
-from .foreign import FIXTURES
 
 
 class MLP(nn.Module):

@@ -5,15 +5,14 @@ from __future__ import annotations
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tests.io.foreign import FIXTURES, expected
+from tests.io.layouts.networks import MLP, EmbedLSTM, error_of, keras_lenet, lenet, mlp, norm_mlp, tied
 
 import brickwork as bw
 from brickwork import nn
 from brickwork.errors import CheckpointError, LoadError
 from brickwork.io._source import Contents
 from brickwork.io.layouts._adapt import adapt
-
-from .foreign import FIXTURES, expected
-from .networks import MLP, EmbedLSTM, error_of, keras_lenet, lenet, mlp, norm_mlp, tied
 
 # framework, network, name of the expected outputs, files
 CASES = [
@@ -155,7 +154,7 @@ def test_what_fits_in_several_ways_is_an_error():
 
 
 def test_renaming_says_which_is_which(tmp_path):
-    from .test_mxnet import dense, file
+    from tests.io.formats.test_mxnet import dense, file
 
     path = tmp_path / "x.params"
     arrays = [dense(np.float32(x)) for x in ([[1]], [1], [[2]], [2])]

@@ -8,15 +8,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tests.io.foreign import FIXTURES
+from tests.io.layouts.networks import error_of
 
 from brickwork import nn
 from brickwork.errors import CheckpointError, LoadError
 from brickwork.io._source import Contents
 from brickwork.io.layouts._adapt import adapt
 from brickwork.io.layouts._keras_config import layers_of, snake
-
-from .foreign import FIXTURES
-from .networks import error_of
 
 RNG = np.random.default_rng(0)
 
