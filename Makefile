@@ -41,8 +41,18 @@ help:
 demo: $(VENV)/.installed-demo
 	$(BIN)/python examples/digits.py $(ARGS)
 
+# All tests: those that compare numbers with PyTorch and eager with compiled programs as users run them, the others
+# with XLA's quickest code generation (see tests/conftest.py), which halves the time. With paths in ARGS: only those.
+COMPARISONS := tests/parity tests/exactness
+PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
+
 test: $(VENV)/.installed-$(EXTRAS)
-	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(ARGS)
+ifneq (,$(findstring tests/,$(ARGS)))
+	$(PYTEST) $(ARGS)
+else
+	BRICKWORK_TESTS_CODEGEN=quick $(PYTEST) $(COMPARISONS:%=--ignore=%) $(ARGS)
+	$(PYTEST) $(COMPARISONS) $(ARGS) || [ $$? -eq 5 ]  # 5: ARGS deselect all of them
+endif
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
