@@ -72,6 +72,7 @@ class Module(ModuleBase):
         path: str | os.PathLike[str],
         strict: bool = True,
         rename: dict[str, str] | Callable[[str], str] | None = None,
+        prefix: str = "",
     ) -> LoadReport:
         """Take over parameters and buffers from a file; shapes not known yet are filled from it.
 
@@ -89,9 +90,23 @@ class Module(ModuleBase):
             strict: whether names that are missing or unexpected are errors.
             rename: ``{pattern: replacement}``, applied to the file's own names with ``re.sub``, or a
                 function on names; those are the names that :func:`brickwork.load` gives.
+            prefix: take only what has a name that begins so, and drop that from the names, before ``rename``. Names in
+                a nest of dicts, such as a training checkpoint, are its keys joined with dots: ``prefix="model."``.
 
         Returns:
             What was missing or unexpected.
+
+        Example:
+            >>> import os, tempfile
+            >>> import brickwork as bw
+            >>> from brickwork import nn
+            >>> net = nn.Sequential(nn.Linear(3, in_features=2), nn.Linear(1, in_features=3))
+            >>> with tempfile.TemporaryDirectory() as folder:
+            ...     path = os.path.join(folder, "run.safetensors")
+            ...     bw.save(path, {"epoch": 3, "model": net.state_dict()})
+            ...     report = net[1].load(path, prefix="model.1.")  # a part of the file into a part of the network
+            >>> report
+            LoadReport(missing=[], unexpected=[], mismatched=[])
 
         Raises:
             LoadError: the contents don't fit, or it can't be told which layer is which; the network stays as it was.
@@ -99,7 +114,7 @@ class Module(ModuleBase):
         """
         from .io._modules import load_module
 
-        return load_module(self, path, strict=strict, rename=rename)
+        return load_module(self, path, strict=strict, rename=rename, prefix=prefix)
 
     def summary(self, *specs: Any) -> Any:
         """A table of path, layer, output shape and parameters, to be printed.

@@ -166,10 +166,9 @@ def test_a_file_of_something_else(net, tmp_path):
         lambda: net.load(path),
         CheckpointError,
         f"{path}: holds a dict with the entries ['net', 'step'], not a plain dict from names to "
-        "arrays; open it with bw.load and pass the part that belongs to the network to "
-        "net.load_state_dict",
+        "arrays; load(path, prefix='net.') takes what is in 'net'",
     )
-    net.load_state_dict(bw.load(path)["net"])  # as it says
+    net.load(path, prefix="net.")  # as it says
 
 
 def test_a_state_that_is_no_state(net):

@@ -138,6 +138,33 @@ def state_of(root: Any) -> dict[str, Any]:
     return found
 
 
+_SINGLY = 20  # names of one group in a message; more are summed up by what they begin with
+
+
+def _listed(items: list[str], candidates: list[str]) -> Iterator[str]:
+    for item in items:
+        near = difflib.get_close_matches(item, candidates, n=1, cutoff=0.7)
+        yield f"    {item}" + (f"  (similar: {near[0]})" if near else "")
+
+
+def _grouped(items: list[str]) -> list[str]:
+    """A line for all names that begin alike, as far as that leaves few enough lines."""
+    paths = [item.partition(":")[0].split(".") for item in items]
+    groups: dict[tuple[str, ...], list[str]] = {}
+    for depth in range(1, max(map(len, paths)) + 1):
+        finer: dict[tuple[str, ...], list[str]] = {}
+        for path, item in zip(paths, items, strict=True):
+            finer.setdefault(tuple(path[:depth]), []).append(item)
+        if groups and len(finer) > _SINGLY:
+            break
+        groups = finer
+    lines = [
+        f"    {v[0]}" if len(v) == 1 else f"    {'.'.join(k)}.*: {len(v)}, such as {v[0]}" for k, v in groups.items()
+    ]
+    more = len(lines) - _SINGLY
+    return lines[:_SINGLY] + ([f"    ... and {more} more such groups"] if more > 0 else [])
+
+
 def _report_text(report: LoadReport, names: list[str], what: str) -> str:
     lines = [f"{what} does not fit the network:"]
     groups = (
@@ -148,11 +175,7 @@ def _report_text(report: LoadReport, names: list[str], what: str) -> str:
     for title, items, candidates in groups:
         if items:
             lines.append(f"  {title}:")
-        for item in items[:20]:
-            near = difflib.get_close_matches(item, candidates, n=1, cutoff=0.7)
-            lines.append(f"    {item}" + (f"  (similar: {near[0]})" if near else ""))
-        if len(items) > 20:
-            lines.append(f"    ... and {len(items) - 20} more")
+        lines += _listed(items, candidates) if len(items) <= _SINGLY else _grouped(items)
     if report.missing or report.unexpected:
         lines.append("  Use strict=False to skip missing and unexpected names, or rename={pattern: replacement}.")
     else:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
 from ..core import LoadReport, ModuleBase
 from ..core._state import entries, load_state, renamed
-from ..errors import CheckpointError
+from ..errors import CheckpointError, LoadError
 from ._files import load, save
 from ._selection import placement
 from ._source import Contents
@@ -38,28 +38,58 @@ def load_module(
     *,
     strict: bool,
     rename: Mapping[str, str] | Callable[[str], str] | None,
+    prefix: str = "",
 ) -> LoadReport:
     """Take over a network's parameters and buffers from a file; see ``Module.load``."""
     state, info = load(path, with_metadata=True, lazy=True)
-    if not isinstance(state, dict) or not all(hasattr(v, "shape") for v in state.values()):
-        kind = type(state).__name__
-        inside = f" with the entries {list(state)[:8]}" if isinstance(state, dict) else ""
-        raise CheckpointError(
-            f"{os.fspath(path)}: holds a {kind}{inside}, not a plain dict from names to arrays; open it with "
-            "bw.load and pass the part that belongs to the network to net.load_state_dict"
-        )
+    what = os.fspath(path)
+    if prefix:
+        state = _below(state, prefix, what)
+    _check_flat(state, what)
     names = {entry.name for entry in entries(net, aliases=True)}
     for alias, name in info.aliases.items():  # tied in the file; perhaps not in this network
+        alias, name = alias.removeprefix(prefix), name.removeprefix(prefix)
         if alias in names and name in state:
             state.setdefault(alias, state[name])
-    what = os.fspath(path)
     if is_foreign(info.kind):
         new = renamed(state, rename)
-        contents = Contents(new, info.kind, info.metadata)
-        state, rename = adapt(net, contents, dict(zip(new, state)), what), None
+        originals = {name: prefix + old for name, old in zip(new, state, strict=True)}
+        state, rename = adapt(net, Contents(new, info.kind, info.metadata), originals, what), None
     else:
         state = _placed(state)
     return load_state(net, state, strict=strict, rename=rename, what=what)
+
+
+def _check_flat(state: Any, what: str) -> None:
+    if isinstance(state, dict) and all(hasattr(v, "shape") for v in state.values()):
+        return
+    inside, advice = "", "open it with bw.load and pass the part that belongs to the network to net.load_state_dict"
+    if isinstance(state, dict):
+        inside = f" with the entries {list(state)[:8]}"
+        nests = [key for key, value in state.items() if isinstance(key, str) and isinstance(value, dict)]
+        if nests:
+            advice = f"load(path, prefix='{nests[0]}.') takes what is in {nests[0]!r}"
+    kind = type(state).__name__
+    raise CheckpointError(f"{what}: holds a {kind}{inside}, not a plain dict from names to arrays; {advice}")
+
+
+def _below(state: Any, prefix: str, what: str) -> dict[str, Any]:
+    """The arrays whose names, joined with dots in a nest, begin with a prefix, without it."""
+    flat = dict(_flat(state, ""))
+    found = {name.removeprefix(prefix): array for name, array in flat.items() if name.startswith(prefix)}
+    if not found:
+        begins = list(dict.fromkeys(name.partition(".")[0] + "." * ("." in name) for name in flat))
+        shown = ", ".join(map(repr, begins[:8])) + (", ..." if len(begins) > 8 else "")
+        raise LoadError(f"{what}: no array's name begins with {prefix!r}; they begin with {shown or 'nothing at all'}")
+    return found
+
+
+def _flat(value: Any, path: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield from _flat(item, f"{path}.{key}")
+    elif hasattr(value, "shape"):
+        yield path[1:], value
 
 
 def _placed(state: Mapping[str, Any]) -> dict[str, Any]:

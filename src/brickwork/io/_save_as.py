@@ -24,8 +24,6 @@ __all__ = ["save_as"]
 _COUNT = "num_batches_tracked"  # which only PyTorch keeps
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 _SCALED = (*_NORMS, nn.LayerNorm, nn.GroupNorm, nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
-_SEQUENCES = (nn.LSTM, nn.GRU, nn.RNN)
-_LINEAR = (nn.Linear,)
 _PART = re.compile(r"(weight|bias)_(ih|hh|hr)_l(\d+)(_reverse)?")
 
 Naming = Callable[[str, np.ndarray, Any], dict[str, np.ndarray]]  # role, values, layer -> values by the names below it
@@ -121,7 +119,7 @@ def _mxnet(role: str, values: np.ndarray, layer: Any) -> dict[str, np.ndarray]:
         return {{"weight": "gamma", "bias": "beta"}.get(role, role): values}
     if isinstance(layer, nn.PReLU):
         return {"alpha": values}
-    part = _PART.fullmatch(role) if isinstance(layer, _SEQUENCES) else None
+    part = _PART.fullmatch(role) if isinstance(layer, (nn.LSTM, nn.GRU, nn.RNN)) else None
     if part is None:
         return {role: values}
     what, which, level, reverse = part.groups()
@@ -138,9 +136,9 @@ def _paddle(role: str, values: np.ndarray, layer: Any) -> dict[str, np.ndarray]:
         return {{"running_mean": "_mean", "running_var": "_variance"}.get(role, role): values}
     if isinstance(layer, nn.PReLU):
         return {"_weight": values}
-    if isinstance(layer, _LINEAR) and role == "weight":
+    if role == "weight" and isinstance(layer, nn.Linear):
         return {role: np.ascontiguousarray(values.T)}
-    part = _PART.fullmatch(role) if isinstance(layer, _SEQUENCES) else None
+    part = _PART.fullmatch(role) if isinstance(layer, (nn.LSTM, nn.GRU, nn.RNN)) else None
     if part is None:
         return {role: values}
     what, which, level, reverse = part.groups()
