@@ -44,8 +44,8 @@ def export(
 
     Args:
         net: a module whose shapes are known.
-        *specs: what it is called with: :func:`brickwork.spec`, arrays, or nests of these. Sizes may be symbolic,
-            ``b, = jax.export.symbolic_shape("b")``, and ``bw.spec(b, 4)``; the program then runs for any such size.
+        *specs: what it is called with: :func:`brickwork.spec`, arrays, or nests of these. A size may be a name,
+            ``bw.spec("batch", 4)``; the program then runs for any such size.
         path: where to. No ending is added; the file is replaced atomically.
         parameters: ``"beside"`` the program, as tensors; or ``"inside"``, as constants of it.
         platforms: what it shall run on: ``"cpu"``, ``"cuda"``, ``"rocm"``, ``"tpu"``.
@@ -67,12 +67,11 @@ def export(
         >>> import os, tempfile
         >>> import brickwork as bw
         >>> from brickwork import nn
-        >>> import jax, jax.numpy as jnp
+        >>> import jax.numpy as jnp
         >>> net = nn.Sequential(nn.Linear(3, in_features=4), nn.Dropout(0.5)).eval()
-        >>> (b,) = jax.export.symbolic_shape("b")
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     path = os.path.join(folder, "net.safetensors")
-        ...     program = bw.export(net, bw.spec(b, 4), path=path)
+        ...     program = bw.export(net, bw.spec("b", 4), path=path)
         ...     program = bw.load_exported(path)
         >>> program
         Exported((x: float32[b, 4]) -> float32[b, 3], parameters beside, for cpu, cuda, tpu)
