@@ -78,6 +78,7 @@ bench: $(VENV)/.installed-$(BENCH)
 	$(BIN)/python benchmarks/cache.py
 	$(BIN)/python benchmarks/init.py
 	$(BIN)/python benchmarks/quantize.py
+	$(BIN)/python benchmarks/files.py
 	$(BIN)/python benchmarks/layers.py
 	$(BIN)/python benchmarks/workloads.py
 

@@ -49,7 +49,7 @@ def spec(*shape: int | str, dtype: Any = jnp.float32) -> jax.ShapeDtypeStruct:
 
 
 def _is_dtype(name: str) -> bool:
-    """Whether ``name`` is one of a dtype that was put among the sizes; NumPy's codes of one letter are no such names."""
+    """Whether it is the name of a dtype put among the sizes; NumPy's codes of one letter are none."""
     if len(name) < 3 or not name.isidentifier():
         return False
     try:
