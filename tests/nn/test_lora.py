@@ -380,3 +380,18 @@ def test_outputs_that_are_not_known_yet():
     assert net.out.lora_B.shape == (None, 2)
     assert bw.compile(net)(jnp.ones((3, 4))).shape == (3, 4)
     assert net.out.lora_B.shape == (4, 2) and net.out.lora_A.shape == (2, 4)
+
+
+def test_computed_weights_are_refused():
+    net = nn.Sequential(nn.Linear(4, in_features=3), nn.Linear(2, in_features=4))
+    nn.spectral_norm(net[0])
+    advice = r"is computed by a parametrisation; take that away first, nn\.remove_parametrizations\(layer, 'weight'\)"
+    with pytest.raises(StructureError, match=rf"lora: '0': the weight of ParametrizedLinear {advice}"):
+        nn.lora(net, ".*", rank=1)
+    assert not isinstance(net[1], nn.LoRA)
+    with pytest.raises(StructureError, match=advice):
+        nn.quantize(net)
+    nn.lora(net, "1", rank=1)
+    nn.weight_norm(net[1].base)
+    with pytest.raises(StructureError, match=advice):
+        net(np.ones((1, 3), np.float32))

@@ -17,7 +17,7 @@ from ..init import kaiming_uniform
 from ..module import Module
 from . import _args as args
 from ._quantize import Quantized
-from ._wrapping import LAYERS, choose, kind_of, module_of, replace, standing_in
+from ._wrapping import LAYERS, choose, kind_of, module_of, replace, require_stored, standing_in
 
 if TYPE_CHECKING:
     from jaxtyping import Array
@@ -76,6 +76,7 @@ class LoRA(Module):
         if not suits(base) or isinstance(base, LoRA):
             names = ", ".join(cls.__name__ for cls in LAYERS)
             raise TypeError(f"LoRA: base must be one of {names}, got a {type(base).__name__}")
+        require_stored(base, "LoRA")
         self.base: Any = base
         self.rank = args.size(rank, "LoRA", "rank")
         self.alpha = self.rank if alpha is None else finite("LoRA", "alpha", alpha)
@@ -122,6 +123,7 @@ class LoRA(Module):
 
     def forward(self, x: Any, *args: Any, **kwargs: Any) -> Array:
         """Apply the layer and the adapter, and add."""
+        require_stored(self.base, "LoRA")
         y = self.base(x, *args, **kwargs)
         form = self.base._form if isinstance(self.base, Quantized) else self.base
         kind = kind_of(form)
@@ -223,6 +225,7 @@ def lora(
     for path, layer in found:
         if isinstance(layer, LoRA):
             raise ValueError(f"lora: {path!r} has an adapter already; fold it in with nn.merge_lora(net) first")
+        require_stored(layer, f"lora: {path!r}")
     _require_whole_ties(module, found)
     trainable = [p for p in module.parameters() if p.trainable]
     new: dict[int, LoRA] = {}

@@ -13,7 +13,7 @@ from ..functional import dequantize, quantize as quantize_array
 from ..functional._quantize import quantized_linear, quantized_rows
 from ..module import Module
 from ._init import follow_weight
-from ._wrapping import LAYERS, choose, form_of, kind_of, module_of, replace, standing_in
+from ._wrapping import LAYERS, choose, form_of, kind_of, module_of, replace, require_stored, standing_in
 
 if TYPE_CHECKING:
     from jaxtyping import Array
@@ -68,6 +68,7 @@ class Quantized(Module):
         if kind_of(layer) is None:
             names = ", ".join(cls.__name__ for cls in LAYERS)
             raise TypeError(f"Quantized: layer must be one of {names}, got a {type(layer).__name__}")
+        require_stored(layer, "Quantized")
         weight = layer.weight
         stack = weight.stacked
         values, scale = quantize_array(weight.value, tuple(range(stack + 1, weight.ndim)))

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from ..core import ModuleBase, TrackedDict, TrackedList
+from ..core import ModuleBase, TrackedDict, TrackedList, Variable
 from ..core._patterns import no_match
+from ..errors import StructureError
 from ._conv import Conv1d, Conv2d, Conv3d
 from ._embedding import Embedding
 from ._linear import Linear
@@ -42,6 +43,19 @@ def standing_in(form: Any, weight: Any, bias: Any = None) -> Any:
     layer = object.__new__(type(form))
     layer.__dict__.update(form.__dict__, weight=weight, bias=bias)
     return layer
+
+
+def require_stored(layer: Any, what: str) -> None:
+    """Refuse a layer whose weight is computed from others, as ``nn.spectral_norm`` makes it.
+
+    Raises:
+        StructureError: it is; ``what`` says who asks.
+    """
+    if layer.weight is not None and not isinstance(layer.weight, Variable):
+        raise StructureError(
+            f"{what}: the weight of {type(layer).__name__} is computed by a parametrisation; take that away first, "
+            "nn.remove_parametrizations(layer, 'weight')"
+        )
 
 
 def form_of(layer: Any) -> Any:
