@@ -58,7 +58,7 @@ def save_as(kind: str, net: ModuleBase, path: Path) -> None:
         >>> import os, tempfile
         >>> import brickwork as bw
         >>> from brickwork import nn
-        >>> net = nn.Sequential(nn.Linear(3, in_features=2), nn.BatchNorm1d(3))
+        >>> net = nn.Sequential(nn.Linear(3, in_features=2), nn.BatchNorm1d(num_features=3))
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     path = os.path.join(folder, "net.params")
         ...     bw.save_as("mxnet", net, path)
