@@ -112,9 +112,10 @@ def pytorch_copied() -> tuple[Callable[..., None], Callable[[Path], Any]]:
 
 
 def brickwork_of_pytorch() -> tuple[Callable[..., None], Callable[[Path], Any]]:
-    """PyTorch's archive, read by brickwork."""
-    _, load = brickwork()
-    return pytorch()[0], load
+    """PyTorch's archive, read by brickwork as NumPy arrays."""
+    import brickwork as bw
+
+    return pytorch()[0], lambda path: bw.load(path, lazy=True)
 
 
 def orbax() -> tuple[Callable[..., None], Callable[[Path], Any]]:

@@ -8,11 +8,14 @@ believes it, writes without a second copy in memory, and stores dtypes that the 
 
 from __future__ import annotations
 
+import collections
+import io
 import json
 import math
+import os
 import zlib
 from collections.abc import Callable, Iterable
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, BinaryIO, NoReturn
 
@@ -38,6 +41,7 @@ CHECKSUMS = "brickwork.crc32"  # metadata: CRC-32 of each tensor's bytes, 8 hex 
 MAX_HEADER = 100_000_000  # bytes; the limit of the format
 ALIGNMENT = 64  # of the data in files we write: XLA's CPU backend uses such memory as it is
 _WORTH_A_THREAD = 1 << 18  # bytes
+_MAX_WAITING = 1 << 25  # bytes
 _MAX_NDIM = 64  # NumPy's
 _MAX_SIZE = 2**63
 
@@ -114,11 +118,15 @@ def is_storable(dtype: np.dtype) -> bool:
 
 @dataclass(frozen=True)
 class Tensor:
-    """A tensor to be written. ``fetch`` returns its values when their turn comes."""
+    """A tensor to be written. ``fetch`` returns its values when their turn comes.
+
+    ``held`` says that these are in host memory anyway, so that a reference to them costs nothing.
+    """
 
     shape: tuple[int, ...]
     dtype: np.dtype
     fetch: Callable[[], np.ndarray]
+    held: bool = False
 
     @property
     def nbytes(self) -> int:
@@ -141,33 +149,81 @@ def write_container(file: BinaryIO, tensors: dict[str, Tensor], metadata: dict[s
     """
     ordered = {name: tensors[name] for name in sorted(tensors, key=lambda name: -_divisor(tensors[name].nbytes))}
     file.write(_header(ordered, {**metadata, CHECKSUMS: "0" * 8 * len(ordered)}))
-    with ThreadPoolExecutor(1, "brickwork-checksum") as pool:
-        checksums = [_write(file, name, tensor, pool) for name, tensor in ordered.items()]
-    header = _header(ordered, {**metadata, CHECKSUMS: "".join(f"{n:08x}" for n in checksums)})
+    with _Checksums() as checksums:
+        for name, tensor in ordered.items():
+            values = _stored(name, tensor)
+            checksums.add(values, held=tensor.held)
+            file.write(values)
+        if checksums.pending:
+            _sync(file)  # in the meantime
+        digits = "".join(f"{n:08x}" for n in checksums.results())
+    header = _header(ordered, {**metadata, CHECKSUMS: digits})
     file.seek(0)
     file.write(header)
     file.seek(0, 2)
     return zlib.crc32(header)
 
 
-def _write(file: BinaryIO, name: str, tensor: Tensor, pool: Executor) -> int:
-    """Write a tensor's bytes; returns their checksum."""
+def _stored(name: str, tensor: Tensor) -> memoryview:
+    """The bytes of a tensor."""
     values = np.ascontiguousarray(tensor.fetch(), tensor.dtype)
     if _is_small_integer(tensor.dtype.name):
         values = values.astype(_DTYPES[_STORED_AS[tensor.dtype.name]])
     if values.nbytes != tensor.nbytes:
         raise RuntimeError(f"tensor {name!r} changed its size while it was saved")
-    data = values.reshape(-1).view(np.uint8).data
-    if values.nbytes < _WORTH_A_THREAD:
-        file.write(data)
-        return zlib.crc32(data)
+    return values.reshape(-1).view(np.uint8).data
+
+
+def _sync(file: BinaryIO) -> None:
+    file.flush()
     try:
-        checksum = pool.submit(zlib.crc32, data)  # while the system copies the bytes
-    except RuntimeError:  # the interpreter is about to end, and starts no threads
-        file.write(data)
-        return zlib.crc32(data)
-    file.write(data)
-    return checksum.result()
+        descriptor = file.fileno()
+    except io.UnsupportedOperation:  # not on a disk
+        return
+    os.fsync(descriptor)
+
+
+class _Checksums:
+    """Checksums of one tensor after the other, computed on another thread while the system writes."""
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(1, "brickwork-checksum")
+        self._found: list[int | Future[int]] = []
+        self._waiting: collections.deque[tuple[Future[int], int]] = collections.deque()
+        self._bytes = 0  # that are in memory for a checksum only
+
+    def __enter__(self) -> _Checksums:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+    def add(self, data: memoryview, held: bool) -> None:
+        """Let one be computed. ``held`` says that the bytes are in memory in any case."""
+        if len(data) < _WORTH_A_THREAD:
+            self._found.append(zlib.crc32(data))
+            return
+        try:
+            future = self._pool.submit(zlib.crc32, data)
+        except RuntimeError:  # the interpreter is about to end, and starts no threads
+            self._found.append(zlib.crc32(data))
+            return
+        self._found.append(future)
+        self._waiting.append((future, 0 if held else len(data)))
+        self._bytes += self._waiting[-1][1]
+        while self._bytes > _MAX_WAITING:
+            first, size = self._waiting.popleft()
+            first.result()
+            self._bytes -= size
+
+    @property
+    def pending(self) -> bool:
+        """Whether some are not known yet."""
+        return any(not future.done() for future, _ in self._waiting)
+
+    def results(self) -> list[int]:
+        """All of them, in order."""
+        return [found if isinstance(found, int) else found.result() for found in self._found]
 
 
 def _is_small_integer(dtype_name: str) -> bool:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO, NoReturn
 
@@ -73,20 +74,36 @@ class Source:
     def __init__(self, path: str, data: np.ndarray, what: str = "file", verify: bool = False) -> None:
         self.path, self.data, self.what, self.verify = path, data, what, verify
         self._left = [_FREE + _RATIO * len(data)]  # shared with the parts
+        self._mapped: mmap.mmap | None = None
 
     @classmethod
     def of(cls, path: str, file: BinaryIO, verify: bool = False) -> Source:
         """Map an open file, which may be closed afterwards."""
-        size = os.fstat(file.fileno()).st_size
+        size, mapped = os.fstat(file.fileno()).st_size, None
         try:
-            data = np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
+            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            data = np.frombuffer(mapped, np.uint8)
         except (OSError, ValueError):  # file systems that cannot map, and empty files
             file.seek(0)
             data = np.frombuffer(file.read(), np.uint8)
         source = cls(path, data, verify=verify)
+        source._mapped = mapped
         if len(data) != size:
             source.fail(0, "the file changed while it was opened")
         return source
+
+    @contextlib.contextmanager
+    def scattered(self) -> Iterator[None]:
+        """Inside, a few bytes are read here and there, so that the system need not read ahead from the disk."""
+        advise = getattr(self._mapped, "madvise", None)
+        if advise is None:
+            yield
+            return
+        advise(mmap.MADV_RANDOM)
+        try:
+            yield
+        finally:
+            advise(mmap.MADV_NORMAL)
 
     @property
     def size(self) -> int:

@@ -127,12 +127,13 @@ class Encoder:
         return leaf
 
     def _new_array(self, value: Any, path: str, parts: tuple[str, ...]) -> dict[str, Any]:
-        kind, extra = "array", {}
+        kind, extra, held = "array", {}, True
         if isinstance(value, jax.Array):
             _check_readable(value, path)
             if jax.dtypes.issubdtype(value.dtype, jax.dtypes.prng_key):
                 kind, extra = "key", {"impl": str(jax.random.key_impl(value))}
                 value = jax.random.key_data(value)
+            held = value.is_fully_replicated and all(device.platform == "cpu" for device in value.devices())
             fetch: Callable[[], np.ndarray] = lambda: _to_host(value)  # noqa: E731
         else:
             kind = self.numpy_as if isinstance(value, np.ndarray) else "scalar"
@@ -147,7 +148,7 @@ class Encoder:
             )
         if not is_native(dtype):
             extra |= {"dtype": dtype.name, "shape": list(value.shape)}
-        return {kind: self._add(parts, value.shape, dtype, fetch), **extra}
+        return {kind: self._add(parts, value.shape, dtype, fetch, held), **extra}
 
     def _add(
         self,
@@ -155,6 +156,7 @@ class Encoder:
         shape: tuple[int, ...],
         dtype: np.dtype,
         fetch: Callable[[], np.ndarray],
+        held: bool = True,
     ) -> str:
         """Register a tensor under a free name made of ``parts``."""
         wanted = ".".join(parts) if parts else "value"
@@ -163,7 +165,7 @@ class Encoder:
         while name in self.tensors or name == "__metadata__":
             count += 1
             name = f"{wanted}~{count}"
-        self.tensors[name] = Tensor(tuple(shape), dtype, fetch)
+        self.tensors[name] = Tensor(tuple(shape), dtype, fetch, held)
         return name
 
 

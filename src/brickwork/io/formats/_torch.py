@@ -6,6 +6,7 @@ The formats are defined by ``torch/serialization.py`` (and ``torch/_utils.py`` f
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import sys
@@ -89,7 +90,8 @@ def read(source: Source) -> Contents:
     source.what = _WHAT
     head = source.bytes(0, min(source.size, 512), "the file")
     if is_zip(head):
-        return _read_zip(Archive(source))
+        with source.scattered() if not source.verify else contextlib.nullcontext():
+            return _read_zip(Archive(source))
     if _is_tar(head):
         source.refuse(
             "it is in the tar format of PyTorch before 0.1.10; load it with PyTorch and save it again with torch.save"

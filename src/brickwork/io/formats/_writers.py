@@ -54,7 +54,7 @@ def _write_torch(file: BinaryIO, arrays: Mapping[str, np.ndarray]) -> None:
     first: dict[int, str] = {}
     dropped = {name: first[id(x)] for name, x in arrays.items() if first.setdefault(id(x), name) != name}
     kept = {name: x for name, x in arrays.items() if name not in dropped}
-    tensors = {name: Tensor(x.shape, x.dtype, lambda x=x: x) for name, x in kept.items()}
+    tensors = {name: Tensor(x.shape, x.dtype, lambda x=x: x, held=True) for name, x in kept.items()}
     write_container(file, tensors, {"format": "pt", **dropped})
 
 

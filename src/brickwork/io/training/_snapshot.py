@@ -74,7 +74,7 @@ def _held(tensor: Tensor, copy: bool) -> Tensor:
     values = tensor.fetch()
     if copy:
         values = np.array(values)
-    return Tensor(tensor.shape, tensor.dtype, lambda: values)
+    return Tensor(tensor.shape, tensor.dtype, lambda: values, held=True)
 
 
 def verify(path: Path, record: FileRecord) -> None:
