@@ -7,6 +7,7 @@ JAX, which reads them once.
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 import signal
 import threading
@@ -20,8 +21,9 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 _flags = os.environ.get("XLA_FLAGS", "")
 if os.environ.get("BRICKWORK_TESTS_CODEGEN") == "quick":
     # The same programs after the same optimisations of XLA, translated to machine code in a third of the time.
-    _flags += " --xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
-    _flags += " --xla_cpu_parallel_codegen_split_count=1"
+    _flags += " --xla_backend_optimization_level=0 --xla_cpu_parallel_codegen_split_count=1"
+    if importlib.metadata.version("jaxlib").startswith("0.10."):  # later ones have no other way
+        _flags += " --xla_cpu_use_fusion_emitters=false"
 if "xla_force_host_platform_device_count" not in _flags:
     os.environ["XLA_FLAGS"] = f"{_flags} --xla_force_host_platform_device_count={_DEVICES}".strip()
 os.environ["BRICKWORK_CACHE"] = "off"  # a test of the cache turns it on for itself

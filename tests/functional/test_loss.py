@@ -207,3 +207,23 @@ def test_ctc_gradients_are_finite():
         values, pull = jax.vjp(functools.partial(call, **options), y)
         assert jnp.isinf(values).tolist() == [not options] * 3
         assert jnp.isfinite(pull(jnp.ones(3))[0]).all()
+
+
+@pytest.mark.parametrize("shape", [(5,), (4, 5), (3, 5, 2)])
+def test_both_ways_to_find_the_scores_of_targets(monkeypatch, shape):
+    from brickwork.functional import _loss_classification as module
+
+    axis = 0 if len(shape) == 1 else 1
+    scores = jnp.asarray(np.random.default_rng(0).standard_normal(shape), jnp.float32)
+    index = jnp.asarray(np.random.default_rng(1).integers(0, 5, shape[:axis] + shape[axis + 1 :]))
+
+    def chosen(scores):
+        return module._of_targets(scores, index, axis)
+
+    def both(scores):
+        return chosen(scores), jax.grad(lambda scores: (chosen(scores) ** 2).sum())(scores)
+
+    found = both(scores)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    for a, b in zip(found, both(scores), strict=True):
+        np.testing.assert_array_equal(a, b)

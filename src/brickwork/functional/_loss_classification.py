@@ -180,14 +180,17 @@ def _cross_entropy(
     logits: Array, target: Array, weight: Array | None, *, ignore_index: int, smoothing: float, reduction: str
 ) -> Array:
     (wide,) = base.widen(logits)
-    nlp = -jax.nn.log_softmax(wide, _axis(logits))
-    return _pick(nlp, target, weight, ignore_index, smoothing, reduction).astype(logits.dtype)
+    axis = _axis(logits)
+    scores = wide - lax.stop_gradient(wide.max(axis, keepdims=True))
+    norm = jnp.log(jnp.exp(scores).sum(axis))
+    return _pick(scores, norm, target, weight, ignore_index, smoothing, reduction).astype(logits.dtype)
 
 
 @functools.partial(jax.jit, static_argnames=("ignore_index", "reduction"))
 def _nll(log_probs: Array, target: Array, weight: Array | None, *, ignore_index: int, reduction: str) -> Array:
     (wide,) = base.widen(log_probs)
-    return _pick(-wide, target, weight, ignore_index, 0, reduction).astype(log_probs.dtype)
+    norm = jnp.zeros((), wide.dtype)
+    return _pick(wide, norm, target, weight, ignore_index, 0, reduction).astype(log_probs.dtype)
 
 
 def _axis(scores: Array) -> int:
@@ -195,29 +198,38 @@ def _axis(scores: Array) -> int:
 
 
 def _pick(
-    nlp: Array, target: Array, weight: Array | None, ignore_index: int, smoothing: float, reduction: str
+    scores: Array, norm: Array, target: Array, weight: Array | None, ignore_index: int, smoothing: float, reduction: str
 ) -> Array:
-    """Reduce those negative log-probabilities that belong to the targets."""
-    axis = _axis(nlp)
+    """Reduce minus the logarithms of the targets' probabilities; ``scores - norm`` are those of all classes."""
+    axis = _axis(scores)
     counted = target != ignore_index
-    index = jnp.expand_dims(target.astype(jnp.int32), axis)
-    # Sums over a comparison, not gathers: they fuse with the softmax, and so do their gradients.
-    chosen = lax.broadcasted_iota(jnp.int32, nlp.shape, axis) == index
-    loss = jnp.where(chosen, nlp, 0).sum(axis)
-    share = counted.astype(nlp.dtype)  # what each example counts in the mean
-    weighted = nlp
+    known = (target >= 0) & (target < scores.shape[axis])
+    index = jnp.where(known, target, 0).astype(jnp.int32)
+    loss = norm - _of_targets(scores, index, axis)
+    share = counted.astype(scores.dtype)  # what each example counts in the mean
+    every = norm - scores.mean(axis) if smoothing else loss
     if weight is not None:
-        per_class = _class_weights(weight, nlp, axis)
-        share = share * jnp.where(chosen, per_class, 0).sum(axis)
-        loss = loss * jnp.where(chosen, per_class, 0).sum(axis)
-        weighted = nlp * per_class
+        of_class = weight.astype(scores.dtype)[index]
+        share, loss = share * of_class, loss * of_class
+        if smoothing:
+            per_class = _class_weights(weight, scores, axis)
+            every = norm * per_class.mean() - (scores * per_class).mean(axis)
     if smoothing:
-        loss = loss * (1 - smoothing) + weighted.mean(axis) * smoothing
-    loss = jnp.where(chosen.any(axis), loss, jnp.nan)
-    loss = jnp.where(counted, loss, 0)
+        loss = loss * (1 - smoothing) + every * smoothing
+    loss = jnp.where(counted, jnp.where(known, loss, jnp.nan), 0)
     if reduction == "mean":
         return loss.sum() / share.sum()
     return loss.sum() if reduction == "sum" else loss
+
+
+def _of_targets(scores: Array, index: Array, axis: int) -> Array:
+    """The scores at the targets' classes."""
+    index = jnp.expand_dims(index, axis)
+    if jax.default_backend() == "cpu":  # a third of the time of the other form with its gradient
+        return jnp.take_along_axis(scores, index, axis, mode="promise_in_bounds").squeeze(axis)
+    # A sum over a comparison fuses with the softmax, and so does its gradient.
+    chosen = lax.broadcasted_iota(jnp.int32, scores.shape, axis) == index
+    return jnp.where(chosen, scores, 0).sum(axis)
 
 
 @functools.partial(jax.jit, static_argnames=("smoothing", "reduction"))
