@@ -128,6 +128,8 @@ def test_what_cannot_be_saved(tmp_path):
         bw.save_as("keras", net, tmp_path / "x")
     with pytest.raises(TypeError, match="expected a module after the kind, got str"):
         bw.save_as("torch", "x", net)
+    with pytest.raises(TypeError, match=r"save_as: the kind comes first: save_as\('torch', net, path\)"):
+        bw.save_as(net, "torch", tmp_path / "x")
     with pytest.raises(bw.errors.DeferredShapeError):
         bw.save_as("torch", nn.Linear(3), tmp_path / "x")
     complicated = nn.Module()

@@ -65,6 +65,8 @@ def save_as(kind: str, net: ModuleBase, path: Path) -> None:
         ...     list(bw.load(path))
         ['0.weight', '0.bias', '1.gamma', '1.beta', '1.running_mean', '1.running_var']
     """
+    if isinstance(kind, ModuleBase):
+        raise TypeError("save_as: the kind comes first: save_as('torch', net, path)")
     if not isinstance(kind, str) or kind not in _NAMINGS:
         more = "; Keras files can't be written, see help(brickwork.save_as)" if kind == "keras" else ""
         raise ValueError(f"save_as: kind must be one of {', '.join(map(repr, _NAMINGS))}, got {kind!r}{more}")
