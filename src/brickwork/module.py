@@ -8,6 +8,13 @@ from typing import Any
 
 from .core import LoadReport, ModuleBase
 
+_above: dict[str, Callable[..., Any]] = {}
+
+
+def implement(**functions: Callable[..., Any]) -> None:
+    """Enter what methods of :class:`Module` call that stands above it: files know the layers, which know ``Module``."""
+    _above.update(functions)
+
 
 class Module(ModuleBase):
     """Base class of layers and networks.
@@ -63,9 +70,7 @@ class Module(ModuleBase):
             TypeError: the architecture holds something that can't be recorded; nothing is written.
             CheckpointError: the file can't be written.
         """
-        from .io._modules import save_module
-
-        save_module(self, path, architecture)
+        _above["save"](self, path, architecture)
 
     def load(
         self,
@@ -112,9 +117,7 @@ class Module(ModuleBase):
             LoadError: the contents don't fit, or it can't be told which layer is which; the network stays as it was.
             CheckpointError: the file can't be read.
         """
-        from .io._modules import load_module
-
-        return load_module(self, path, strict=strict, rename=rename, prefix=prefix)
+        return _above["load"](self, path, strict=strict, rename=rename, prefix=prefix)
 
     def summary(self, *specs: Any) -> Any:
         """A table of path, layer, output shape and parameters, to be printed.

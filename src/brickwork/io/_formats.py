@@ -19,7 +19,7 @@ from ._source import Contents, Make, Source
 from ._structure import decode
 from .formats._tensorflow import find_index
 
-__all__ = ["FORMAT", "KEY", "read"]
+__all__ = ["FORMAT", "KEY", "read", "read_source"]
 
 KEY = "brickwork"  # our entry in the metadata of a safetensors file
 FORMAT = 1
@@ -55,15 +55,19 @@ def read(path: str, verify: bool = False) -> Contents:
         return read_folder(path, lambda file: read(file, verify), _is_known)
     path = find_index(path)
     with opened(path) as file:
-        source = Source.of(path, file, verify)
-    head = source.data[:HEAD].tobytes()
+        return read_source(Source.of(path, file, verify))
+
+
+def read_source(source: Source) -> Contents:
+    """The same for a file that is open; what it refers to lies beside it."""
+    head, path = source.data[:HEAD].tobytes(), source.path
     if len(head) <= 8:
         reason = f"it has {len(head)} bytes, too few for any checkpoint" if head else "it is empty"
         fail(CheckpointError, f"cannot load {shown(path)}: {reason}")
     if is_safetensors(head):
         return _safetensors(source)
     if is_index(head):
-        return read_index(source, lambda file: _read_shard(file, verify))
+        return read_index(source, lambda file: _read_shard(file, source.verify))
     reader = find_reader(source)
     if reader is not None:
         return reader(source)

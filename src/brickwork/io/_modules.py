@@ -11,6 +11,7 @@ import numpy as np
 from ..core import LoadReport, ModuleBase
 from ..core._state import entries, load_state, renamed
 from ..errors import CheckpointError, LoadError
+from ..module import implement
 from ._files import load, save
 from ._selection import placement
 from ._source import Contents
@@ -99,3 +100,6 @@ def _placed(state: Mapping[str, Any]) -> dict[str, Any]:
         if id(array) not in made:
             made[id(array)] = place(name, array) if isinstance(array, np.ndarray) else array
     return {name: made[id(array)] for name, array in state.items()}
+
+
+implement(save=save_module, load=load_module)

@@ -87,7 +87,7 @@ def _is_keras(file: Hdf5) -> bool:
 
 def _metadata(source: Source, file: Hdf5) -> dict[str, str]:
     """Attributes of the whole file, names of layers, and the order of the weights in the older layout."""
-    root = file.attributes[""]
+    root = file.attributes.get("", {})  # a damaged file may have a dataset there
     metadata = {key: value for key, value in root.items() if isinstance(value, str)}
     names = _layer_names(file)
     if names:
