@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -98,6 +99,15 @@ def with_progress(items: Sequence[_T], sizes: Iterable[int], what: str) -> Itera
         for item, size in zip(items, sizes, strict=True):
             yield item
             progress.update(task, advance=size)
+
+
+@contextlib.contextmanager
+def working(path: str, what: str) -> Iterator[None]:
+    """On a terminal, say what takes a while when the file is large."""
+    console = Console(stderr=True)
+    large = os.path.isdir(path) or (os.path.isfile(path) and os.path.getsize(path) >= _LARGE)
+    with console.status(what) if large and console.is_terminal else contextlib.nullcontext():
+        yield
 
 
 def show_size(nbytes: int) -> str:

@@ -16,7 +16,7 @@ from ..errors import BrickworkError, CheckpointError
 from ..io._convert import FORMATS, convert
 from ..io._source import UnverifiableError
 from ._compare import diff
-from ._entries import open_file, show_size
+from ._entries import open_file, show_size, working
 from ._inspect import inspect
 
 _EXIT = (
@@ -100,7 +100,8 @@ def _diff(given: argparse.Namespace) -> int:
 
 def _verify(given: argparse.Namespace) -> int:
     try:
-        contents, entries = open_file(given.file, verify=True)
+        with working(given.file, "reading all bytes"):
+            contents, entries = open_file(given.file, verify=True)
         found = "intact"
     except UnverifiableError:
         contents, entries = open_file(given.file)
@@ -114,7 +115,8 @@ def _verify(given: argparse.Namespace) -> int:
 def _convert(given: argparse.Namespace) -> int:
     if os.path.exists(given.output) and not given.force:
         raise CheckpointError(f"{given.output} exists; --force replaces it")
-    kind, written = convert(given.input, given.output, given.to)
+    with working(given.input, "writing"):
+        kind, written = convert(given.input, given.output, given.to)
     report = {"input": given.input, "output": given.output, "from": kind, "to": written}
     _show(given, report, Text(f"{given.output}: {written}, from {given.input} ({kind})"))
     return 0
