@@ -18,7 +18,7 @@ def test_shapes():
 
 
 def test_names_of_sizes():
-    x, y = bw.spec("batch", 3), bw.spec("batch", "time", dtype=int)
+    x, y = bw.spec("batch", 3), bw.spec("batch", "time", dtype=jnp.int32)
     assert str(x.shape) == "(batch, 3)"
     assert x.shape[0] == y.shape[0] != y.shape[1]
     out = jax.eval_shape(lambda x, y: x[:, 0] + y[:, 0].astype(x.dtype), x, y)

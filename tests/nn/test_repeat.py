@@ -167,7 +167,8 @@ def test_as_a_row(way, make, options):
         for path, p in net.named_parameters():
             p.value = gradients[path]
     for a, b in zip(row.state_dict().items(), repeat.state_dict().items(), strict=True):
-        np.testing.assert_allclose(b[1], a[1], 1e-4, 1e-5, err_msg=a[0])
+        scale = max(float(np.abs(a[1]).max(initial=0)), 10)  # sums round by their largest terms
+        np.testing.assert_allclose(b[1], a[1], 1e-4, 1e-6 * scale, err_msg=a[0])
 
 
 @BOTH

@@ -98,9 +98,9 @@ def _static_tensor(arguments: tuple[Any, ...]) -> Pending:
 
 def _convert(value: Any) -> Any:
     """Tensors as arrays: they are pairs of name and array, except in dicts of tensors."""
+    if isinstance(value, np.ndarray):  # not by a pattern: NumPy's arrays are sequences since 2.5
+        return value.view(ml_dtypes.bfloat16) if value.dtype == np.uint16 else value
     match value:
-        case np.ndarray(dtype=np.uint16):
-            return value.view(ml_dtypes.bfloat16)
         case (str(), np.ndarray() as array) if type(value) is tuple:
             return array
     return value
