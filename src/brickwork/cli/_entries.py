@@ -14,7 +14,7 @@ from rich.progress import Progress
 
 from ..io._formats import read
 from ..io._source import Contents
-from ..io._structure import fields_of
+from ..io._structure import leaves
 
 _T = TypeVar("_T")
 _LARGE = 1 << 28  # bytes; work on fewer is over before a progress bar says anything
@@ -60,10 +60,11 @@ def open_file(path: str, verify: bool = False) -> tuple[Contents, list[Entry]]:
     contents = read(path, verify)
     entries: list[Entry] = []
     first: dict[int, str] = {}
-    leaves = list(_leaves(contents.tree, ""))
+    found = list(leaves(contents.tree))
     if contents.kind == "safetensors":  # which orders tensors by dtype
-        leaves.sort(key=lambda leaf: [(int(p), "") if p.isdecimal() else (-1, p) for p in leaf[0].split(".")])
-    for name, value in leaves:
+        found.sort(key=lambda leaf: [(int(p), "") if p.isdecimal() else (-1, p) for p in leaf[0].split(".")])
+    for name, value in found:
+        value = np.asarray(value) if isinstance(value, np.generic) else value
         tied = first.setdefault(id(value), name) if isinstance(value, np.ndarray) else name
         entries.append(Entry(name, value, "" if tied == name else tied))
     by_name = {entry.name: entry for entry in entries}
@@ -71,20 +72,6 @@ def open_file(path: str, verify: bool = False) -> tuple[Contents, list[Entry]]:
         if name in by_name and alias not in by_name:
             entries.append(Entry(alias, by_name[name].value, name))
     return contents, entries
-
-
-def _leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:
-    if isinstance(value, dict):
-        for key, x in value.items():
-            yield from _leaves(x, f"{path}.{key}")
-    elif fields := fields_of(value):
-        for name in fields:
-            yield from _leaves(getattr(value, name), f"{path}.{name}")
-    elif isinstance(value, (list, tuple)):
-        for i, x in enumerate(value):
-            yield from _leaves(x, f"{path}.{i}")
-    else:
-        yield path[1:] or "value", np.asarray(value) if isinstance(value, np.generic) else value
 
 
 def with_progress(items: Sequence[_T], sizes: Iterable[int], what: str) -> Iterator[_T]:

@@ -33,7 +33,6 @@ __all__ = [
     "is_storable",
     "read_container",
     "restore",
-    "verify_container",
     "write_container",
 ]
 
@@ -379,14 +378,16 @@ class _Reader:
             self.fail(self.data_start + entry.start, f"tensor {entry.name!r}: {error}")
 
 
-def read_container(source: Source) -> Container:
-    """Check all that a file says about itself.
+def read_container(source: Source, header_checksum: int | None = None) -> Container:
+    """Check all that a file says about itself, and with ``source.verify`` its bytes.
 
     Args:
         source: the file, of at least 8 bytes.
+        header_checksum: what :func:`write_container` returned, if that is known; compared when verifying.
 
     Raises:
-        CheckpointError: whatever is wrong with the file, and at which byte.
+        CheckpointError: whatever is wrong with the file, and at which byte; or it is to be verified, and has no
+            checksums.
     """
     source.what = "safetensors file"
     reader = _Reader(source)
@@ -394,37 +395,29 @@ def read_container(source: Source) -> Container:
     metadata = reader.metadata(header)
     entries = [reader.entry(name, fields) for name, fields in header.items()]
     reader.check_layout(entries)
-    return Container(source.path, {e.name: reader.array(source.data, e) for e in entries}, metadata)
+    container = Container(source.path, {e.name: reader.array(source.data, e) for e in entries}, metadata)
+    if source.verify:
+        _verify(reader, entries, metadata.get(CHECKSUMS), header_checksum)
+    return container
 
 
-def verify_container(source: Source, header_checksum: int | None = None) -> None:
-    """Compare the bytes of a file that :func:`read_container` has accepted with their checksums.
-
-    Args:
-        source: the file.
-        header_checksum: what :func:`write_container` returned, if that is known.
-
-    Raises:
-        CheckpointError: bytes have changed since the file was written, or it has no checksums.
-    """
-    reader = _Reader(source)
-    header = reader.header(source.data)
-    if header_checksum is not None and zlib.crc32(source.data[: reader.data_start].data) != header_checksum:
+def _verify(reader: _Reader, entries: list[_Entry], checksums: str | None, header_checksum: int | None) -> None:
+    """Compare the bytes of a file with their checksums."""
+    source, start = reader.source, reader.data_start
+    if header_checksum is not None and zlib.crc32(source.data[:start].data) != header_checksum:
         reader.fail(0, f"its header has another CRC-32 than the {header_checksum:08x} of what was written")
-    checksums = reader.metadata(header).get(CHECKSUMS)
     if checksums is None:
         source.cannot_verify("it has no checksums, since another tool or an older brickwork wrote it")
-    if len(checksums) != 8 * len(header):
-        reader.fail(8, f"{len(checksums)} digits of checksums for {len(header)} tensors")
-    for i, (name, fields) in enumerate(header.items()):
-        start, stop = fields["data_offsets"]
-        data = source.data[reader.data_start + start : reader.data_start + stop].data
-        found, expected = zlib.crc32(data), checksums[8 * i : 8 * i + 8]
-        if f"{found:08x}" != expected:
+    if len(checksums) != 8 * len(entries):
+        reader.fail(8, f"{len(checksums)} digits of checksums for {len(entries)} tensors")
+    for i, entry in enumerate(entries):
+        found = f"{zlib.crc32(source.data[start + entry.start : start + entry.stop].data):08x}"
+        expected = checksums[8 * i : 8 * i + 8]
+        if found != expected:
             reader.fail(
-                reader.data_start + start,
-                f"the {stop - start:,} bytes of tensor {name!r} have the CRC-32 {found:08x}, but {expected} when they "
-                "were written; the file was damaged since then",
+                start + entry.start,
+                f"the {entry.stop - entry.start:,} bytes of tensor {entry.name!r} have the CRC-32 {found}, but "
+                f"{expected} when they were written; the file was damaged since then",
             )
 
 

@@ -11,13 +11,12 @@ from typing import Any
 import numpy as np
 
 from ..errors import CheckpointError
-from ._container import CHECKSUMS, Container, read_container, verify_container
-from ._kinds import HEAD, find_reader, is_safetensors, name_kind
+from ._container import CHECKSUMS, Container, read_container
+from ._kinds import HEAD, is_safetensors, name_kind
 from ._paths import MissingFileError, NotAFileError, fail, opened, shown
 from ._shards import is_index, read_folder, read_index
-from ._source import Contents, Make, Source
+from ._source import Contents, Make, Reader, Source
 from ._structure import decode
-from .formats._tensorflow import find_index
 
 __all__ = ["FORMAT", "KEY", "read", "read_source"]
 
@@ -53,9 +52,14 @@ def read(path: str, verify: bool = False) -> Contents:
     """
     if os.path.isdir(path):
         return read_folder(path, lambda file: read(file, verify), _is_known)
-    path = find_index(path)
+    path = _index_of(path)
     with opened(path) as file:
         return read_source(Source.of(path, file, verify))
+
+
+def _index_of(path: str) -> str:
+    """The index of the checkpoint that TensorFlow calls ``path``, or ``path`` itself if that is a file or no such."""
+    return f"{path}.index" if not os.path.exists(path) and os.path.isfile(f"{path}.index") else path
 
 
 def read_source(source: Source) -> Contents:
@@ -68,7 +72,7 @@ def read_source(source: Source) -> Contents:
         return _safetensors(source)
     if is_index(head):
         return read_index(source, lambda file: _read_shard(file, source.verify))
-    reader = find_reader(source)
+    reader = _find_reader(source)
     if reader is not None:
         return reader(source)
     kind = name_kind(head)
@@ -77,6 +81,12 @@ def read_source(source: Source) -> Contents:
     fail(
         CheckpointError, f"cannot load {shown(path)}: it is of no known format; it begins with {head[:16]!r}. {_KNOWN}"
     )
+
+
+def _find_reader(source: Source) -> Reader | None:
+    from .formats._readers import find_reader  # all readers, which most programs never need
+
+    return find_reader(source)
 
 
 def _read_shard(path: str, verify: bool) -> Contents:
@@ -91,7 +101,7 @@ def _is_known(path: str) -> bool:
     try:
         with opened(path) as file:
             source = Source.of(path, file)
-        return is_safetensors(source.data[:HEAD].tobytes()) or find_reader(source) is not None
+        return is_safetensors(source.data[:HEAD].tobytes()) or _find_reader(source) is not None
     except (MissingFileError, NotAFileError):  # a directory inside, or a link to nowhere
         return False
     except CheckpointError:
@@ -100,8 +110,6 @@ def _is_known(path: str) -> bool:
 
 def _safetensors(source: Source) -> Contents:
     container = read_container(source)
-    if source.verify:
-        verify_container(source)
     metadata = dict(container.metadata)
     metadata.pop(CHECKSUMS, None)
     text = metadata.pop(KEY, None)

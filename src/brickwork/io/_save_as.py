@@ -9,21 +9,18 @@ from typing import Any
 import jax
 import numpy as np
 
-from .. import nn
 from ..core import ModuleBase
 from ..core._state import entries
-from ..core._variable import Variable
-from ..core._walk import walk
 from ..errors import CheckpointError
 from ._modules import aliases_of
 from ._paths import Path, checked_path, replacing
 from .formats._writers import WRITERS
+from .layouts._adapt import family_of, modules_and_owners
 
 __all__ = ["save_as"]
 
 _COUNT = "num_batches_tracked"  # which only PyTorch keeps
-_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
-_SCALED = (*_NORMS, nn.LayerNorm, nn.GroupNorm, nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
+_SCALED = frozenset({"batch_norm", "layer_norm", "group_norm", "instance_norm"})
 _PART = re.compile(r"(weight|bias)_(ih|hh|hr)_l(\d+)(_reverse)?")
 
 Naming = Callable[[str, np.ndarray, Any], dict[str, np.ndarray]]  # role, values, layer -> values by the names below it
@@ -82,7 +79,7 @@ def save_as(kind: str, net: ModuleBase, path: Path) -> None:
 def _named(net: ModuleBase, naming: Naming) -> dict[str, np.ndarray]:
     """All values by the other framework's names; those of tied variables are one object."""
     state: dict[str, Any] = net.state_dict()
-    tied, owners = aliases_of(net), _owners(net)
+    tied, (_, owners) = aliases_of(net), modules_and_owners(net)
     found: dict[str, np.ndarray] = {}
     made: dict[tuple[str, str], dict[str, np.ndarray]] = {}
     for entry in entries(net, aliases=True):
@@ -98,56 +95,52 @@ def _named(net: ModuleBase, naming: Naming) -> dict[str, np.ndarray]:
     return found
 
 
-def _owners(net: ModuleBase) -> dict[int, Any]:
-    """The layer that each variable belongs to, by the variable's id."""
-    modules: dict[str, Any] = {}
-    owners: dict[int, Any] = {}
-    for path, item in walk(net, aliases=True):
-        if isinstance(item, Variable):
-            owners.setdefault(id(item), modules.get(path.rpartition(".")[0]))
-        else:
-            modules[path] = item
-    return owners
-
-
 def _torch(role: str, values: np.ndarray, layer: Any) -> dict[str, np.ndarray]:
     return {role: values}
 
 
 def _mxnet(role: str, values: np.ndarray, layer: Any) -> dict[str, np.ndarray]:
+    family = family_of(layer)
     if role == _COUNT:
         return {}
-    if isinstance(layer, _SCALED):
+    if family in _SCALED:
         return {{"weight": "gamma", "bias": "beta"}.get(role, role): values}
-    if isinstance(layer, nn.PReLU):
+    if family == "prelu":
         return {"alpha": values}
-    part = _PART.fullmatch(role) if isinstance(layer, (nn.LSTM, nn.GRU, nn.RNN)) else None
+    part = _recurrent(role, family, "MXNet's parameters")
     if part is None:
         return {role: values}
-    what, which, level, reverse = part.groups()
-    if which == "hr":
-        raise CheckpointError(f"save_as: MXNet's parameters can't hold {role!r}, the projection of a recurrent layer")
+    what, which, level, reverse = part
     side = f"{'r' if reverse else 'l'}_cell." if layer.bidirectional else ""
     return {f"_unfused.{level}.{side}{which[0]}2h_{what}": values}
 
 
 def _paddle(role: str, values: np.ndarray, layer: Any) -> dict[str, np.ndarray]:
+    family = family_of(layer)
     if role == _COUNT:
         return {}
-    if isinstance(layer, _NORMS):
+    if family == "batch_norm":
         return {{"running_mean": "_mean", "running_var": "_variance"}.get(role, role): values}
-    if isinstance(layer, nn.PReLU):
+    if family == "prelu":
         return {"_weight": values}
-    if role == "weight" and isinstance(layer, nn.Linear):
+    if family == "dense" and role == "weight":
         return {role: np.ascontiguousarray(values.T)}
-    part = _PART.fullmatch(role) if isinstance(layer, (nn.LSTM, nn.GRU, nn.RNN)) else None
+    part = _recurrent(role, family, "Paddle's layers")
     if part is None:
         return {role: values}
-    what, which, level, reverse = part.groups()
-    if which == "hr":
-        raise CheckpointError(f"save_as: Paddle's layers can't hold {role!r}, the projection of a recurrent layer")
+    what, which, level, reverse = part
     cell = "cell" + (("_bw" if reverse else "_fw") if layer.bidirectional else "")
     return {role: values, f"{level}.{cell}.{what}_{which}": values}  # Paddle lists them twice
+
+
+def _recurrent(role: str, family: str, who: str) -> tuple[str, str, str, str | None] | None:
+    """Weight or bias, of what, level and direction of a part of a recurrent layer; ``None`` for anything else."""
+    part = _PART.fullmatch(role) if family in ("lstm", "gru", "rnn") else None
+    if part is None:
+        return None
+    if part[2] == "hr":
+        raise CheckpointError(f"save_as: {who} can't hold {role!r}, the projection of a recurrent layer")
+    return part[1], part[2], part[3], part[4]
 
 
 _NAMINGS: dict[str, Naming] = {"torch": _torch, "mxnet": _mxnet, "paddle": _paddle}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -10,7 +10,7 @@ import numpy as np
 from jax.sharding import Sharding
 
 from ..core._patterns import compiled, no_match
-from ._structure import fields_of
+from ._structure import leaves
 
 __all__ = ["Place", "Shardings", "chosen", "placed", "placement"]
 
@@ -24,26 +24,12 @@ def chosen(tree: Any, leaf: type, names: str, path: str) -> dict[str, Any]:
     Raises:
         ValueError: it matches none; ``path`` is the file.
     """
-    found = dict(_leaves(tree, "", leaf))
+    found = {name: value for name, value in leaves(tree, leaf) if isinstance(value, leaf)}
     pattern = compiled(names)
     picked = {name: value for name, value in found.items() if pattern.fullmatch(name)}
     if not picked:
         raise no_match(f"load({path!r}, names=...)", names, list(found))
     return picked
-
-
-def _leaves(value: Any, path: str, leaf: type) -> Iterator[tuple[str, Any]]:
-    if isinstance(value, leaf):
-        yield path[1:] or "value", value
-    elif isinstance(value, dict):
-        for key, x in value.items():
-            yield from _leaves(x, f"{path}.{key}", leaf)
-    elif fields := fields_of(value):
-        for name in fields:
-            yield from _leaves(getattr(value, name), f"{path}.{name}", leaf)
-    elif isinstance(value, (list, tuple)):
-        for i, x in enumerate(value):
-            yield from _leaves(x, f"{path}.{i}", leaf)
 
 
 def placement(device: Any, sharding: Shardings | None) -> Place:

@@ -28,7 +28,7 @@ import functools
 import keyword
 import math
 import unicodedata
-from collections.abc import Callable, Mapping, MutableSequence
+from collections.abc import Callable, Iterator, Mapping, MutableSequence
 from typing import Any
 
 import jax
@@ -39,7 +39,7 @@ import numpy as np
 from ._container import Tensor, is_native, is_storable, restore
 from ._source import Make
 
-__all__ = ["Encoder", "decode", "fields_of"]
+__all__ = ["Encoder", "decode", "fields_of", "leaves"]
 
 MAX_DEPTH = 64
 _KNOWN = "dicts, lists, tuples, JAX and NumPy arrays, numbers, strings, bytes and None"
@@ -176,6 +176,23 @@ def fields_of(value: Any) -> list[str] | None:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return [f.name for f in dataclasses.fields(value)]
     return None
+
+
+def leaves(value: Any, leaf: type | tuple[type, ...] = (), path: str = "") -> Iterator[tuple[str, Any]]:
+    """What is in a nest, by the path to it, joined with dots; ``leaf`` are types that are not looked into."""
+    if isinstance(value, leaf):
+        yield path[1:] or "value", value
+    elif isinstance(value, dict):
+        for key, x in value.items():
+            yield from leaves(x, leaf, f"{path}.{key}")
+    elif fields := fields_of(value):
+        for name in fields:
+            yield from leaves(getattr(value, name), leaf, f"{path}.{name}")
+    elif isinstance(value, (list, tuple)):
+        for i, x in enumerate(value):
+            yield from leaves(x, leaf, f"{path}.{i}")
+    else:
+        yield path[1:] or "value", value
 
 
 def _number(value: Any) -> Any:

@@ -23,7 +23,7 @@ from .._source import Contents, Source
 from ._arrays import array_at, check_shape, typed
 from ._protobuf import Field, fields, varint
 
-__all__ = ["find_index", "is_index", "is_tensor", "read"]
+__all__ = ["is_index", "is_tensor", "read"]
 
 _MAGIC = bytes.fromhex("57fb808b247547db")
 _FOOTER = 48
@@ -51,11 +51,6 @@ _DTYPES = {
     24: np.dtype(ml_dtypes.float8_e5m2),
     25: np.dtype(ml_dtypes.float8_e4m3fn),
 }
-
-
-def find_index(path: str) -> str:
-    """The index of the checkpoint that TensorFlow calls ``path``, or ``path`` itself if that is a file or no such."""
-    return f"{path}.index" if not os.path.exists(path) and os.path.isfile(f"{path}.index") else path
 
 
 def is_index(source: Source) -> bool:

@@ -21,7 +21,7 @@ from . import _gluon as gluon, _keras as keras
 from ._flatten import flattened, reordered
 from ._match import Slot, Unit, match
 
-__all__ = ["adapt", "is_foreign"]
+__all__ = ["adapt", "family_of", "is_foreign", "modules_and_owners"]
 
 _COUNT = "num_batches_tracked"  # which only PyTorch and brickwork keep
 
@@ -95,7 +95,8 @@ _FAMILIES: tuple[tuple[type, str], ...] = (
 )
 
 
-def _family(module: Any) -> str:
+def family_of(module: Any) -> str:
+    """What kind of layer a module is, such as ``"dense"``; ``""`` for those that no other framework has."""
     found = next((family for kind, family in _FAMILIES if isinstance(module, kind)), "")
     if not found.startswith("conv") or found.endswith("transpose"):
         return found
@@ -103,8 +104,8 @@ def _family(module: Any) -> str:
     return f"depthwise_{found}" if module.groups > 1 and module.weight.shape[1] in (None, 1) else found
 
 
-def _slots(net: ModuleBase) -> list[Slot]:
-    """The layers of a network that have something to be loaded, under all of their names."""
+def modules_and_owners(net: ModuleBase) -> tuple[dict[str, Any], dict[int, Any]]:
+    """The modules of a network by all their paths; and by the id of each variable the module that it belongs to."""
     modules: dict[str, Any] = {}
     owners: dict[int, Any] = {}
     for path, item in walk(net, aliases=True):
@@ -112,6 +113,12 @@ def _slots(net: ModuleBase) -> list[Slot]:
             owners.setdefault(id(item), modules.get(path.rpartition(".")[0]))
         else:
             modules[path] = item
+    return modules, owners
+
+
+def _slots(net: ModuleBase) -> list[Slot]:
+    """The layers of a network that have something to be loaded, under all of their names."""
+    modules, owners = modules_and_owners(net)
     slots: dict[str, Slot] = {}
     seen: set[Any] = set()
     for entry in entries(net, aliases=True):
@@ -121,7 +128,7 @@ def _slots(net: ModuleBase) -> list[Slot]:
         if above not in slots:
             module = modules.get(above, owners[id(entry.variable)])
             key = (id(module) if module is not None else above, entry.index)
-            slots[above] = Slot(above, module, _family(module), key, alias=key in seen)
+            slots[above] = Slot(above, module, family_of(module), key, alias=key in seen)
             seen.add(key)
         slots[above].entries[role] = entry.name
         slots[above].shapes[role] = entry.part_of(entry.variable.shape)

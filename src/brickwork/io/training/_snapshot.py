@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import CheckpointError
-from .._container import Tensor, read_container, verify_container, write_container
+from .._container import Tensor, read_container, write_container
 from .._files import description
 from .._formats import read
 from .._selection import placed
@@ -85,14 +85,13 @@ def verify(path: Path, record: FileRecord) -> None:
     """
     try:
         with open(path, "rb") as file:
-            source = Source.of(os.fspath(path), file)
+            source = Source.of(os.fspath(path), file, verify=True)
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from error
     if source.size != record.size:
         what = "truncated" if source.size < record.size else "longer than it was"
         raise CheckpointError(f"{path}: {what}: it has {source.size:,} bytes, and {record.size:,} were written")
-    read_container(source)
-    verify_container(source, record.checksum)
+    read_container(source, record.checksum)
 
 
 def read_tree(path: Path) -> dict[str, Any]:
