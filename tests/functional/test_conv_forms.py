@@ -40,6 +40,8 @@ def geometry(ndim, stride=1, padding=0, dilation=1, groups=1):
 FORMS = [  # form, image, kernel, options
     ("_product", (2, 3, 5), (4, 3, 1), {"stride": 2}),
     ("_product", (2, 3, 2, 3, 2), (4, 3, 2, 2, 3), {"padding": 1, "stride": (1, 2, 3)}),
+    ("_product", (2, 128, 8, 8), (128, 128, 3, 3), {"padding": 1}),  # as many windows as outputs
+    ("_product", (4, 128, 8, 8), (128, 128, 3, 3), {"padding": 1}),  # twice as many, of many channels
     ("_bands", (43, 1, 4, 7), (6, 1, 3, 5), {"padding": (1, 2)}),
     ("_bands", (32, 6, 9, 14), (16, 6, 5, 5), {}),  # LeNet's second, lower
     ("_padded_first", (2, 3, 6), (4, 3, 3), {"padding": 2}),
@@ -67,6 +69,8 @@ def test_forms(name, image, kernel, options):
 PLAIN = [
     ((4, 3, 16, 16), (4, 3, 3, 3), {"padding": 1}),  # in every way ordinary
     ((0, 3, 5), (4, 3, 1), {}),  # empty
+    ((5, 128, 8, 8), (128, 128, 3, 3), {"padding": 1}),  # too many windows to unfold
+    ((2, 32, 5, 5), (32, 32, 3, 3), {"padding": 1}),  # of few channels
     ((64, 1, 9, 40), (6, 1, 3, 3), {"padding": 1}),  # too many columns for a band
     ((2, 1, 9, 9), (6, 1, 3, 3), {"padding": 1}),  # too few rows
     ((64, 1, 9, 9), (6, 1, 3, 3), {"padding": 1, "stride": 2}),

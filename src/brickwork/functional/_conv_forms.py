@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 _LARGEST_UNFOLDED = 64  # how many times the size of the output unfolded windows may take
 _LARGEST_SHIFTED = 64  # elements of a window that are multiplied one by one; more make a program of too many slices
+_MANY_CHANNELS = 128 * 128  # of input times output, from which windows twice as many as outputs are unfolded
 _BLOCK = 32  # channels in a block of groups: fewer are too little work at a time, more are mostly zeros
 _FEWEST_ROWS = 128  # of a product with a band matrix, which has to be put together first
 _MOST_BLOCKS = 16  # each is a convolution to compile
@@ -123,7 +124,7 @@ def shifted(x: Array, out: tuple[int, ...], kernel: tuple[int, ...], g: Geometry
 def _suits_product(images: tuple[int, ...], kernel: tuple[int, ...], g: Geometry) -> bool:
     """Whether to unfold the windows and multiply matrices instead of calling XLA's convolution.
 
-    That is faster where there is nothing to unfold, and where the unfolded windows are no more numbers than the
+    That is faster where there is nothing to unfold, and where the unfolded windows are not many more numbers than the
     weights, which the convolution rearranges at every call. Where the output is smaller than a window, it is up to a
     hundred times as slow.
     """
@@ -133,7 +134,8 @@ def _suits_product(images: tuple[int, ...], kernel: tuple[int, ...], g: Geometry
     if any(d > 1 and k > 1 for d, k in zip(g.dilation, window, strict=True)):
         return False
     out = output_size(images, kernel, g)
-    if images[0] * math.prod(out) <= kernel[0]:
+    many = kernel[0] * kernel[1] >= _MANY_CHANNELS
+    if images[0] * math.prod(out) <= kernel[0] * (2 if many else 1):
         return True
     return any(n < k for n, k in zip(out, window, strict=True)) and math.prod(window) <= _LARGEST_UNFOLDED
 
