@@ -44,6 +44,9 @@ FORMS = [  # form, image, kernel, options
     ("_product", (4, 128, 8, 8), (128, 128, 3, 3), {"padding": 1}),  # twice as many, of many channels
     ("_bands", (43, 1, 4, 7), (6, 1, 3, 5), {"padding": (1, 2)}),
     ("_bands", (32, 6, 9, 14), (16, 6, 5, 5), {}),  # LeNet's second, lower
+    ("_columns", (16, 32, 32, 33), (32, 32, 3, 3), {"padding": (1, 2)}),
+    ("_columns", (9, 3, 64, 61), (64, 3, 2, 3), {"padding": (0, 4), "stride": (1, 2), "dilation": (3, 2)}),
+    ("_columns", (8, 64, 40, 34), (64, 64, 3, 5), {"stride": (1, 1)}),
     ("_padded_first", (2, 3, 6), (4, 3, 3), {"padding": 2}),
     ("_padded_first", (2, 3, 6, 4), (4, 3, 2, 3), {"padding": (1, 3), "dilation": (1, 2)}),
     ("_planes", (2, 3, 5, 4, 6), (4, 3, 3, 1, 2), {"stride": (2, 1, 2), "padding": 1}),
@@ -74,6 +77,9 @@ PLAIN = [
     ((64, 1, 9, 40), (6, 1, 3, 3), {"padding": 1}),  # too many columns for a band
     ((2, 1, 9, 9), (6, 1, 3, 3), {"padding": 1}),  # too few rows
     ((64, 1, 9, 9), (6, 1, 3, 3), {"padding": 1, "stride": 2}),
+    ((16, 32, 31, 32), (32, 32, 3, 3), {"padding": 1}),  # not quite as many outputs
+    ((16, 64, 32, 32), (32, 64, 3, 3), {"padding": 1}),  # more channels to copy than to make
+    ((16, 32, 32, 32), (32, 32, 5, 5), {"padding": 2}),  # wide windows of few channels
 ]
 
 
@@ -145,6 +151,63 @@ def test_depthwise_in_transforms():
     wide = forms.plain(half[0].astype(jnp.float32), half[1].astype(jnp.float32), g)
     assert (found == wide.astype(jnp.bfloat16)).mean() > 0.95  # summed in float32, then rounded
     assert jax.grad(lambda w: forms.convolve(half[0], w, g).sum())(half[1]).dtype == jnp.bfloat16
+
+
+def derivatives(convolve, x, weight):
+    """A gradient of gradients, forward mode, and gradients of one argument alone."""
+
+    def inner(x, w):
+        return jnp.sin(convolve(x, w)).mean()
+
+    def outer(x, w):
+        gx, gw = jax.grad(inner, (0, 1))(x, w)
+        return ((gx * 1e4) ** 2).mean() + (gw**2).sum()
+
+    return (
+        jax.jit(jax.grad(outer, (0, 1)))(x, weight),
+        jax.jvp(inner, (x, weight), (x, weight))[1],
+        jax.jvp(lambda w: inner(x, w), (weight,), (weight,))[1],
+        jax.grad(inner, 0)(x, weight),
+        jax.grad(inner, 1)(x, weight),
+        jax.vmap(jax.grad(inner, 1), (None, 0))(x, jnp.stack([weight, -2 * weight])),
+        jax.jacfwd(lambda s: inner(x, s * weight))(1.0),
+    )
+
+
+@on_cpu
+def test_a_gradient_of_its_own_in_transforms():
+    x, weight = normal(0, 8, 2, 60, 58), normal(1, 19, 2, 3, 3) / 3
+    g = geometry(2, padding=1)
+    assert forms._form(x, weight, g) is forms._columns
+    found = derivatives(lambda x, w: forms.convolve(x, w, g), x, weight)
+    expected = derivatives(lambda x, w: forms.plain(x, w, g), x, weight)
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4 * float(jnp.abs(b).max()))
+
+
+@on_cpu
+def test_no_gradient_by_the_input_is_computed_for_nothing():
+    x, g = jnp.zeros((8, 2, 60, 58)), geometry(2, padding=1)
+    gradient = jax.grad(lambda w: forms.convolve(x, w, g).sum())
+    program = str(jax.make_jaxpr(gradient)(jnp.zeros((19, 2, 3, 3))))
+    assert program.count("conv_general_dilated[") == 2  # forwards, and the gradient
+
+
+@on_cpu
+def test_a_gradient_of_its_own_on_many_devices():
+    mesh = jax.make_mesh((2,), ("data",), axis_types=(jax.sharding.AxisType.Auto,), devices=jax.devices()[:2])
+    x, weight = normal(0, 16, 2, 60, 58), normal(1, 19, 2, 3, 3)
+    spec = jax.sharding.PartitionSpec
+
+    def gradient(x, w):
+        return jax.grad(lambda x, w: (F.conv2d(x, w) ** 2).mean(), (0, 1))(x, w)
+
+    split = jax.shard_map(gradient, mesh=mesh, in_specs=(spec("data"), spec()), out_specs=(spec("data"), spec()))
+    spread = jax.device_put(x, jax.NamedSharding(mesh, spec("data")))
+    expected = gradient(x, weight)
+    for found, factor in ((jax.jit(split)(x, weight), 2), (jax.jit(gradient)(spread, weight), 1)):
+        for a, b in zip(found, expected, strict=True):
+            np.testing.assert_allclose(a, factor * b, rtol=1e-4, atol=1e-4 * float(jnp.abs(b).max()))
 
 
 @pytest.mark.parametrize("ndim", [1, 2, 3])
