@@ -123,6 +123,12 @@ def shifted(x: Array, out: tuple[int, ...], kernel: tuple[int, ...], g: Geometry
     return found
 
 
+def _shifted_along(x: Array, axis: int, n: int, kernel: int, stride: int, dilation: int) -> list[Array]:
+    """Return each element of ``n`` windows along one axis alone: for each an array of ``n`` there."""
+    starts = (u * dilation for u in range(kernel))
+    return [lax.slice_in_dim(x, start, start + (n - 1) * stride + 1, stride, axis) for start in starts]
+
+
 # -- a matrix product ----------------------------------------------------------------------------
 
 
@@ -185,8 +191,7 @@ def _bands(x: Array, weight: Array, g: Geometry) -> Array:
     out, _, height, _ = weight.shape
     rows, columns = output_size(x.shape, weight.shape, g)
     x = pad(x, (g.padding[0], (0, 0))).swapaxes(1, 2).reshape(n, -1, c * width)
-    step, gap = g.stride[0], g.dilation[0]
-    parts = [lax.slice_in_dim(x, u * gap, u * gap + (rows - 1) * step + 1, step, 1) for u in range(height)]
+    parts = _shifted_along(x, 1, rows, height, g.stride[0], g.dilation[0])
     band = jnp.asarray(_band(width, columns, weight.shape[3], g.stride[1], g.padding[1][0], g.dilation[1]), x.dtype)
     matrix = jnp.einsum("vaj,ocuv->ucaoj", band, weight).reshape(height * c * width, out * columns)
     y = jnp.concatenate(parts, 2).reshape(n * rows, -1) @ matrix
@@ -242,8 +247,7 @@ def _along_columns(x: Array, weight: Array, g: Geometry) -> Array:
     out, _, height, width = weight.shape
     rows, columns = output_size(x.shape, weight.shape, g)
     wide = pad(x, ((0, 0), g.padding[1]))
-    step, gap = g.stride[1], g.dilation[1]
-    parts = [lax.slice_in_dim(wide, v * gap, v * gap + (columns - 1) * step + 1, step, 3) for v in range(width)]
+    parts = _shifted_along(wide, 3, columns, width, g.stride[1], g.dilation[1])
     sequences = jnp.concatenate([part.transpose(1, 2, 0, 3).reshape(c, -1, n * columns) for part in parts])
     kernel = weight.transpose(2, 3, 1, 0).reshape(height, width * c, out)
     order = ("CHN", "HIO", "HNC")
@@ -281,8 +285,7 @@ def _planes(x: Array, weight: Array, g: Geometry) -> Array:
     out, _, depth, *window = weight.shape
     planes = output_size(x.shape, weight.shape, g)[0]
     x = pad(x, (g.padding[0], (0, 0), (0, 0))).swapaxes(1, 2)
-    step, gap = g.stride[0], g.dilation[0]
-    parts = [lax.slice_in_dim(x, u * gap, u * gap + (planes - 1) * step + 1, step, 1) for u in range(depth)]
+    parts = _shifted_along(x, 1, planes, depth, g.stride[0], g.dilation[0])
     flat = Geometry(g.stride[1:], g.padding[1:], g.dilation[1:])
     x = jnp.concatenate(parts, 2).reshape(n * planes, depth * c, height, width)
     y = convolve(x, weight.swapaxes(1, 2).reshape(out, depth * c, *window), flat)
