@@ -34,7 +34,8 @@ def shard_map(
     by default is put on all of them, whole, and stays there. What is written must
     keep that form; a variable that is whole everywhere must be given the same value everywhere, so reduce it
     first, for example with ``jax.lax.pmean``. Running statistics of normalisation layers are reduced over the axes in
-    ``in_specs``, as if the parts were one batch. Each device has a random stream of its own.
+    ``in_specs``, as if the parts were one batch. Each device has a random stream of its own. Outside a compiled
+    function every call is traced and compiled anew, so call it in one.
 
     Args:
         fn: the function of the parts.
@@ -195,6 +196,7 @@ class _Sharded:
             out_specs=(self.out_specs, specs[1]),
             check_vma=self.check_vma,
         )
+        mapped = jax.jit(mapped)  # outside bw.compile, JAX would compile every operation by itself, at every call
         self._move_in()
         arrays = [self._laid_out(x, spec) for x, spec in zip(self.given.arrays, self.in_specs, strict=True)]
         values = [self._laid_out(v.value, spec) for v, spec in zip(self.reads.values(), specs[0], strict=True)]
