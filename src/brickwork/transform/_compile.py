@@ -14,7 +14,6 @@ from typing import Any, overload
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from ..core import ModuleBase, Structure, Variable, dry_run
 from ..core._control import UNDECIDED, explain_concretization
@@ -28,10 +27,10 @@ from ._cache import enable_cache
 from ._cause import cause
 from ._explain import Explanation, explain
 from ._guards import Guards
-from ._program import ARRAY_TYPE, Program, Stale, learn_array_type, rehearse
+from ._program import Program, Stale, rehearse
 from ._ready import Ready
 from ._recompile import ADVICE, RecompileWarning, forbid, tentative, watch
-from ._signature import Signature
+from ._signature import Signature, learn_array_type, quick_key
 from ._speculate import MOST_PATHS, ControlFlowWarning, Mispredicted, Uncompiled, listen
 from ._stats import Stats, gather
 
@@ -139,23 +138,14 @@ class Compiled:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if local.context.frame is not None:
             return self._fn(*args, **kwargs)  # part of the program being traced
-        if kwargs:
+        quick = None if kwargs else quick_key(args)
+        if quick is None:
             return self._general_call(args, kwargs)
-        key: list[Any] = []
-        for a in args:
-            kind = type(a)
-            if kind is ARRAY_TYPE[0]:
-                key.append((a.shape, a.dtype, a.weak_type))
-            elif kind is np.ndarray and a.dtype.kind not in "OUS":
-                key.append((a.shape, a.dtype, False))
-            else:
-                return self._general_call(args, kwargs)
-        fast = tuple(key)
-        ready = self._ready.get(fast)
+        key, arrays = quick
+        ready = self._ready.get(key)
         if ready is None or ready.epoch is not EPOCH[0] or not ready.program.guards.hold():
-            signature = Signature(args, kwargs)
-            return self._slow_call(fast, signature)
-        return self._run(ready, fast, list(args), None)
+            return self._slow_call(key, Signature(args, {}))
+        return self._run(ready, key, arrays, args)
 
     def _general_call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         signature = Signature(args, kwargs)
@@ -174,7 +164,7 @@ class Compiled:
             return self._slow_call(key, signature)
         return self._run(ready, key, signature.arrays, signature)
 
-    def _run(self, ready: Ready, key: Any, arrays: Any, signature: Signature | None) -> Any:
+    def _run(self, ready: Ready, key: Any, arrays: list[Any], call: Signature | tuple[Any, ...]) -> Any:
         self._calls += 1
         stale = wrong = None
         try:
@@ -190,8 +180,7 @@ class Compiled:
                 raise ready.mismatch(arrays) from error
             raise
         # Out of the handlers, so that an error in the function is not reported as one that came of theirs.
-        if signature is None:
-            signature = Signature(tuple(arrays), {})
+        signature = call if isinstance(call, Signature) else Signature(call, {})
         if stale is None and wrong is None:
             return self._run_uncompiled(signature)
         self._calls -= 1

@@ -14,7 +14,7 @@ from ..core._frame import local
 from ._guards import Guards
 from ._ready import Ready
 from ._recompile import lower_as_called, tentative
-from ._signature import Signature, array_key, show
+from ._signature import Signature, array_key, learn_array_type, quick_key, show
 from ._stats import Figures, scaled
 
 if TYPE_CHECKING:
@@ -187,8 +187,10 @@ def explain(compiled: Compiled, args: tuple[Any, ...], kwargs: dict[str, Any], h
 
 def _key(compiled: Compiled, signature: Signature, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """The key under which a call looks for its program."""
-    if not kwargs and len(args) == len(signature.arrays) and all(a is b for a, b in zip(args, signature.arrays)):
-        return tuple(array_key(a) for a in args)
+    learn_array_type()
+    quick = None if kwargs else quick_key(args)
+    if quick is not None:
+        return quick[0]
     try:
         hash(signature.key)
     except TypeError:

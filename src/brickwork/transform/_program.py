@@ -9,7 +9,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from ..core import Frame, ModuleBase, Structure, Variable
 from ..core._deferred import is_box
@@ -196,15 +195,6 @@ class _Traced:
 
 ARRAY = object()
 """Marks the place of an array in the result of a function."""
-
-ARRAY_TYPE: list[Any] = [None]
-"""The concrete type of arrays; filled in once a backend exists, which importing must not start."""
-
-
-def learn_array_type() -> None:
-    """Fill in :data:`ARRAY_TYPE`."""
-    if ARRAY_TYPE[0] is None:
-        ARRAY_TYPE[0] = type(jax.device_put(np.zeros((), np.float32)))
 
 
 class Program:

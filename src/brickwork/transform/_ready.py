@@ -20,7 +20,8 @@ from ..core._jax import Tracer
 from ..core._parameter import Slot
 from ..core._variable import LENDS, UPDATER
 from ..errors import DeviceMismatchError
-from ._program import ARRAY, ARRAY_TYPE, Program
+from ._program import ARRAY, Program
+from ._signature import ARRAY_TYPE
 from ._speculate import Uncompiled
 
 _ATTEMPTS = 20

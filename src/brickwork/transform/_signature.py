@@ -95,6 +95,38 @@ class Signature:
         return argument_names(fn, self.tree)
 
 
+ARRAY_TYPE: list[Any] = [None]
+"""The concrete type of arrays; filled in once a backend exists, which importing must not start."""
+
+
+def learn_array_type() -> None:
+    """Fill in :data:`ARRAY_TYPE`."""
+    if ARRAY_TYPE[0] is None:
+        ARRAY_TYPE[0] = type(jax.device_put(np.zeros((), np.float32)))
+
+
+def quick_key(args: tuple[Any, ...]) -> tuple[tuple[Any, ...], list[Any]] | None:
+    """The key of a call with arrays and modules alone, and the arrays; ``None`` for any other.
+
+    It says what a :class:`Signature` would, but takes nothing apart: this runs at every call.
+    """
+    key: list[Any] = []
+    arrays: list[Any] = []
+    for a in args:
+        kind = type(a)
+        if kind is ARRAY_TYPE[0]:
+            key.append((a.shape, a.dtype, a.weak_type))
+        elif kind is np.ndarray and a.dtype.kind not in "OUS":
+            key.append((a.shape, a.dtype, False))
+        elif isinstance(a, ModuleBase):
+            key.append(id(a))
+            continue
+        else:
+            return None
+        arrays.append(a)
+    return tuple(key), arrays
+
+
 def _is_array(x: Any) -> bool:
     # An array of typed random keys has a dtype of JAX's own, without a kind.
     return isinstance(x, jax.Array) or (isinstance(x, (np.ndarray, np.generic)) and x.dtype.kind not in "OUS")
