@@ -22,10 +22,17 @@ def normal(seed, *shape):
 
 def assert_alike(form, reference, *arrays):
     """Equal values and gradients."""
-    y, pull = jax.vjp(form, *arrays)
-    expected, expected_pull = jax.vjp(reference, *arrays)
-    dy = normal(9, *expected.shape)
-    for found, wanted in zip((y, *pull(dy)), (expected, *expected_pull(dy)), strict=True):
+    shape = jax.eval_shape(reference, *arrays).shape
+
+    @jax.jit
+    def both(dy, *arrays):
+        results = []
+        for f in (form, reference):
+            y, pull = jax.vjp(f, *arrays)
+            results.append((y, *pull(dy)))
+        return results
+
+    for found, wanted in zip(*both(normal(9, *shape), *arrays), strict=True):
         assert found.shape == wanted.shape
         np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-5 * max(1, float(jnp.abs(wanted).max())))
 
@@ -47,6 +54,8 @@ FORMS = [  # form, image, kernel, options
     ("_columns", (16, 32, 32, 33), (32, 32, 3, 3), {"padding": (1, 2)}),
     ("_columns", (9, 3, 64, 61), (64, 3, 2, 3), {"padding": (0, 4), "stride": (1, 2), "dilation": (3, 2)}),
     ("_columns", (6, 64, 40, 40), (64, 64, 1, 5), {}),
+    ("_columns", (8, 48, 61, 72), (16, 48, 2, 3), {"padding": (2, 3), "stride": (1, 1), "dilation": (3, 2)}),
+    ("_columns", (36, 8, 60, 70), (8, 8, 3, 2), {"padding": (0, 1), "stride": (2, 1)}),
     ("_padded_first", (2, 3, 6), (4, 3, 3), {"padding": 2}),
     ("_padded_first", (2, 3, 6, 4), (4, 3, 2, 3), {"padding": (1, 3), "dilation": (1, 2)}),
     ("_planes", (2, 3, 5, 4, 6), (4, 3, 3, 1, 2), {"stride": (2, 1, 2), "padding": 1}),
@@ -78,7 +87,7 @@ PLAIN = [
     ((2, 1, 9, 9), (6, 1, 3, 3), {"padding": 1}),  # too few rows
     ((64, 1, 9, 9), (6, 1, 3, 3), {"padding": 1, "stride": 2}),
     ((16, 32, 31, 32), (32, 32, 3, 3), {"padding": 1}),  # not quite as many outputs
-    ((16, 64, 32, 32), (32, 64, 3, 3), {"padding": 1}),  # more channels to copy than to make
+    ((16, 64, 64, 64), (32, 64, 3, 3), {"padding": 1, "stride": 2}),  # fewer channels to make than to copy, apart
     ((16, 32, 32, 32), (32, 32, 5, 5), {"padding": 2}),  # wide windows of few channels
 ]
 
@@ -164,7 +173,7 @@ def derivatives(convolve, x, weight):
         return ((gx * 1e2) ** 2).mean() + (gw**2).sum()
 
     return (
-        jax.jit(jax.grad(outer, (0, 1)))(x, weight),
+        jax.grad(outer, (0, 1))(x, weight),
         jax.jvp(inner, (x, weight), (x, weight))[1],
         jax.jvp(lambda w: inner(x, w), (weight,), (weight,))[1],
         jax.grad(inner, 0)(x, weight),
@@ -182,12 +191,17 @@ def few_outputs(monkeypatch):
 
 @on_cpu
 @pytest.mark.usefixtures("few_outputs")
-def test_a_gradient_of_its_own_in_transforms():
-    x, weight = normal(0, 4, 2, 6, 7), normal(1, 19, 2, 3, 3) / 3
+@pytest.mark.parametrize(("inputs", "outputs"), [(2, 19), (19, 2)])
+def test_a_gradient_of_its_own_in_transforms(inputs, outputs):
+    x, weight = normal(0, 4, inputs, 6, 7), normal(1, outputs, inputs, 3, 3) / 3
     g = geometry(2, padding=1)
     assert forms._form(x, weight, g) is forms._columns
-    found = derivatives(lambda x, w: forms.convolve(x, w, g), x, weight)
-    expected = derivatives(lambda x, w: forms.plain(x, w, g), x, weight)
+
+    @jax.jit
+    def both(x, w):
+        return [derivatives(lambda x, w, f=f: f(x, w, g), x, w) for f in (forms.convolve, forms.plain)]
+
+    found, expected = both(x, weight)
     for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4 * float(jnp.abs(b).max()))
 

@@ -212,18 +212,19 @@ def _suits_columns(x: Array, weight: Array, g: Geometry) -> bool:
     """Whether to compute the gradient by the weights in a form of its own: where that was faster, with all gradients.
 
     Measured for windows of 1 to 7 and 1 to 256 channels. XLA takes three to eight times as long for this gradient as
-    for the convolution, once there are many outputs; the other form copies the input as often as a window is wide.
+    for the convolution, once there are many outputs; the other forms copy the input or the output's gradient, whichever
+    has fewer channels, as often as a window is wide.
     """
-    if x.ndim != 4:
+    if x.ndim != 4 or x.dtype != jnp.float32:
         return False
     out, inputs, _, width = weight.shape
     many = x.shape[0] * out * math.prod(output_size(x.shape, weight.shape, g)) >= _MANY_OUTPUTS
-    return many and inputs <= out and (width <= 4 or inputs >= 64) and x.dtype == jnp.float32
+    return many and (inputs <= out or g.stride[1] == 1) and (width <= 4 or min(inputs, out) >= 64)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
 def _columns(x: Array, weight: Array, g: Geometry) -> Array:
-    """XLA's convolution, with the form below in place of its gradient by the weights."""
+    """XLA's convolution, with one of the forms below in place of its gradient by the weights."""
     return plain(x, weight, g)
 
 
@@ -232,29 +233,51 @@ def _columns_jvp(g: Geometry, primals: tuple[Array, Array], tangents: tuple[Any,
     (x, weight), (dx, dweight) = primals, tangents
     terms = [] if isinstance(dx, SymbolicZero) else [plain(dx, weight, g)]
     if not isinstance(dweight, SymbolicZero):
-        terms.append(_along_columns(x, dweight, g))
+        fewer = weight.shape[0] <= weight.shape[1] and g.stride[1] == 1
+        terms.append((_outputs_aside if fewer else _inputs_aside)(x, dweight, g))
     y = _columns(x, weight, g)
     return y, functools.reduce(lax.add, terms) if terms else jnp.zeros_like(y)
 
 
-def _along_columns(x: Array, weight: Array, g: Geometry) -> Array:
-    """As a convolution along columns, with the columns of a window side by side as channels.
+def _inputs_aside(x: Array, weight: Array, g: Geometry) -> Array:
+    """As a convolution along columns, with the columns of a window side by side as channels."""
+    out, inputs, height, width = weight.shape
+    columns = output_size(x.shape, weight.shape, g)[1]
+    parts = _shifted_along(pad(x, ((0, 0), g.padding[1])), 3, columns, width, g.stride[1], g.dilation[1])
+    sequences = jnp.concatenate([_sequences(part) for part in parts])
+    kernel = weight.transpose(2, 3, 1, 0).reshape(height, width * inputs, out)
+    return _along_columns(sequences, kernel, g, columns)
 
-    All rows of all images lie one after another, ``N * WO`` sequences of length ``H``. The transposed form, from the
-    output to the weights, contracts each row with all of them: long sums, which is what makes it fast.
+
+def _outputs_aside(x: Array, weight: Array, g: Geometry) -> Array:
+    """As a convolution along columns to all that a column adds to outputs, as channels; then each is added there."""
+    out, inputs, height, width = weight.shape
+    columns = output_size(x.shape, weight.shape, g)[1]
+    kernel = weight.transpose(2, 1, 3, 0).reshape(height, inputs, width * out)
+    y = _along_columns(_sequences(x), kernel, g, x.shape[3])
+    parts = []
+    for i, part in enumerate(lax.split(y, (out,) * width, 1)):
+        first = g.padding[1][0] - i * g.dilation[1]  # the output to which the first column adds
+        parts.append(pad(part, ((0, 0), (first, columns - x.shape[3] - first))))
+    return functools.reduce(lax.add, parts)
+
+
+def _sequences(x: Array) -> Array:
+    """Return the columns of images ``(N, C, H, W)`` one after another: ``(C, H, N * W)``."""
+    return x.transpose(1, 2, 0, 3).reshape(x.shape[1], x.shape[2], -1)
+
+
+def _along_columns(sequences: Array, kernel: Array, g: Geometry, columns: int) -> Array:
+    """Convolve ``(C, H, N * columns)`` with ``(KH, C, O)`` to ``(N, O, HO, columns)``.
+
+    The transposed form, from the output to the weights, contracts each row with all of them: long sums, which is what
+    makes it fast.
     """
-    n, c = x.shape[:2]
-    out, _, height, width = weight.shape
-    rows, columns = output_size(x.shape, weight.shape, g)
-    wide = pad(x, ((0, 0), g.padding[1]))
-    parts = _shifted_along(wide, 3, columns, width, g.stride[1], g.dilation[1])
-    sequences = jnp.concatenate([part.transpose(1, 2, 0, 3).reshape(c, -1, n * columns) for part in parts])
-    kernel = weight.transpose(2, 3, 1, 0).reshape(height, width * c, out)
     order = ("CHN", "HIO", "HNC")
     y = lax.conv_general_dilated(
         sequences, kernel, g.stride[:1], g.padding[:1], rhs_dilation=g.dilation[:1], dimension_numbers=order
     )
-    return y.reshape(rows, n, columns, out).transpose(1, 3, 0, 2)
+    return y.reshape(y.shape[0], -1, columns, y.shape[2]).transpose(1, 3, 0, 2)
 
 
 # -- more output than input ----------------------------------------------------------------------
