@@ -41,17 +41,20 @@ help:
 demo: $(VENV)/.installed-demo
 	$(BIN)/python examples/digits.py $(ARGS)
 
-# All tests: those that compare numbers with PyTorch and eager with compiled programs as users run them, the others
-# with XLA's quickest code generation (see tests/conftest.py), which halves the time. With paths in ARGS: only those.
+# All tests. Those that compare numbers with PyTorch's, and eager with compiled programs, run as users run them; the
+# others with XLA's quickest code generation (see tests/conftest.py), which halves the time, and so do the comparisons
+# that are many and about options.
 COMPARISONS := tests/parity tests/exactness
+MANY := $(addprefix tests/parity/test_,module_db.py functional_torch.py resize_torch.py parametrize_torch.py)
+OTHERS := $(filter-out $(COMPARISONS) tests/conftest.py tests/__pycache__,$(wildcard tests/*)) $(MANY)
 PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
 test: $(VENV)/.installed-$(EXTRAS)
 ifneq (,$(findstring tests/,$(ARGS)))
 	$(PYTEST) $(ARGS)
 else
-	BRICKWORK_TESTS_CODEGEN=quick $(PYTEST) $(COMPARISONS:%=--ignore=%) $(ARGS)
-	$(PYTEST) $(COMPARISONS) $(ARGS) || [ $$? -eq 5 ]  # 5: ARGS deselect all of them
+	BRICKWORK_TESTS_CODEGEN=quick $(PYTEST) $(OTHERS) $(ARGS)
+	$(PYTEST) $(COMPARISONS) $(MANY:%=--ignore=%) $(ARGS) || [ $$? -eq 5 ]  # 5: ARGS deselect all of them
 endif
 
 lint: $(VENV)/.installed-dev

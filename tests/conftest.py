@@ -1,8 +1,8 @@
 """What every test runs under.
 
-Eight virtual CPU devices, strict dtype promotion, no compile cache between runs, the same seed at
-the start of each test, and a time limit. Environment variables are set before anything imports
-JAX, which reads them once.
+Eight virtual CPU devices, strict dtype promotion, no compile cache but one that the processes of a
+run share and that ends with it, the same seed at the start of each test, and a time limit.
+Environment variables are set before anything imports JAX, which reads them once.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import signal
+import tempfile
 import threading
 from collections.abc import Iterator
 from types import FrameType
@@ -27,12 +28,20 @@ if os.environ.get("BRICKWORK_TESTS_CODEGEN") == "quick":
 if "xla_force_host_platform_device_count" not in _flags:
     os.environ["XLA_FLAGS"] = f"{_flags} --xla_force_host_platform_device_count={_DEVICES}".strip()
 os.environ["BRICKWORK_CACHE"] = "off"  # a test of the cache turns it on for itself
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    _cache = tempfile.TemporaryDirectory(prefix="brickwork-tests-")  # removed at exit
+    os.environ["BRICKWORK_TESTS_CACHE"] = _cache.name
 os.environ.setdefault("MPLBACKEND", "Agg")
 
 import jax  # noqa: E402
 import pytest  # noqa: E402
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update(
+    "jax_compilation_cache_dir", os.environ["BRICKWORK_TESTS_CACHE"]
+)  # not that of processes started here
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
 @pytest.fixture(autouse=True)

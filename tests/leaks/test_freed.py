@@ -32,8 +32,17 @@ def _loss(net: Any, v: Any) -> Any:
     return losses.mse(net(v), v[:, :1])
 
 
+@pytest.fixture(scope="module")
+def _nothing_older() -> Iterator[None]:
+    """What earlier tests left is looked at once, and not in each of these, which takes seconds."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
 @pytest.fixture
-def no_collector() -> Iterator[None]:
+def no_collector(_nothing_older: None) -> Iterator[None]:
     gc.collect()
     gc.disable()
     try:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 _SRC = str(Path(__file__).parents[2] / "src")
-_ROUNDS = 10
+_ROUNDS = 6
 
 _PROGRAM = """
 import gc, json, sys
@@ -47,7 +47,7 @@ def now():
 
 train, rounds = sys.argv[1] == "train", int(sys.argv[2])
 found = []
-for _ in range(4):
+for _ in range(6):
     for _ in range(rounds):
         one(train)
     found.append(now())

@@ -127,19 +127,13 @@ def compare_layers(
 
 
 def _differentiate(layer: Any, call: Any, arrays: list[Any], keywords: Any, places: list[int]) -> Any:
-    outputs: list[Any] = []
-
-    def loss(*given: Any) -> Any:
+    def run(layer: Any, *given: Any) -> Any:
         result = tensors_in(call(layer, *given, **keywords))
-        total = sum((y * jnp.asarray(_weights(y.shape)).astype(y.dtype)).sum() for y in result if _is_float(y))
-        return total, result
+        return [y for y in result if _is_float(y)], result
 
-    wrt = layer if not places else [layer, *places] if layer.parameters() else places
-    (_, outputs), gradients = bw.value_and_grad(loss, wrt, has_aux=True)(*arrays)
-    if not places:
-        return outputs, {}, gradients
-    by_parameter, *by_input = gradients if layer.parameters() else ({}, *gradients)
-    return outputs, dict(zip(places, by_input, strict=True)), by_parameter
+    floats, pull, outputs = bw.vjp(run, layer, *arrays, has_aux=True)
+    by_parameter, *by_input = pull([jnp.asarray(_weights(y.shape).astype(y.dtype)) for y in floats])
+    return outputs, {i: by_input[i] for i in places}, by_parameter
 
 
 def _weights(shape: Any) -> np.ndarray:
