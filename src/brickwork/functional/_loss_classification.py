@@ -181,7 +181,9 @@ def _cross_entropy(
 ) -> Array:
     (wide,) = base.widen(logits)
     axis = _axis(logits)
-    scores = wide - lax.stop_gradient(wide.max(axis, keepdims=True))
+    top = lax.stop_gradient(wide.max(axis, keepdims=True))
+    # The choice changes nothing, but keeps XLA from writing all the differences out on CPUs, with the maximum's loop.
+    scores = wide - jnp.where(top == -jnp.inf, 0, top)
     norm = jnp.log(jnp.exp(scores).sum(axis))
     return _pick(scores, norm, target, weight, ignore_index, smoothing, reduction).astype(logits.dtype)
 
