@@ -37,9 +37,8 @@ import jax  # noqa: E402
 import pytest  # noqa: E402
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
-jax.config.update(
-    "jax_compilation_cache_dir", os.environ["BRICKWORK_TESTS_CACHE"]
-)  # not that of processes started here
+# By the configuration and not the environment, which processes that tests start would take over.
+jax.config.update("jax_compilation_cache_dir", os.environ["BRICKWORK_TESTS_CACHE"])
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 

@@ -107,7 +107,7 @@ def compare_layers(
         our_keywords = {k: _array(v, jax_dtype) for k, v in keywords.items()}
         expected = tensors_in(call_torch(theirs, *tensors, **their_keywords))
         if gradients:
-            found, by_input, by_parameter = _differentiate(ours, call, arrays, our_keywords, places)
+            found, by_input, by_parameter = _differentiate(ours, call, arrays, our_keywords)
         else:
             found = tensors_in(call(ours, *arrays, **our_keywords))
         assert len(found) == len(expected)
@@ -126,14 +126,14 @@ def compare_layers(
                 assert_close(by_parameter[name], wanted, tolerance, f"gradient by {name}")
 
 
-def _differentiate(layer: Any, call: Any, arrays: list[Any], keywords: Any, places: list[int]) -> Any:
+def _differentiate(layer: Any, call: Any, arrays: list[Any], keywords: Any) -> Any:
     def run(layer: Any, *given: Any) -> Any:
         result = tensors_in(call(layer, *given, **keywords))
         return [y for y in result if _is_float(y)], result
 
     floats, pull, outputs = bw.vjp(run, layer, *arrays, has_aux=True)
     by_parameter, *by_input = pull([jnp.asarray(_weights(y.shape).astype(y.dtype)) for y in floats])
-    return outputs, {i: by_input[i] for i in places}, by_parameter
+    return outputs, by_input, by_parameter
 
 
 def _weights(shape: Any) -> np.ndarray:
