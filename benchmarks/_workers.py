@@ -32,12 +32,17 @@ class Worker:
         module: the start of the name of the modules with the work: ``"_work"`` for ``_work_torch.py`` and so on.
         python: the interpreter; this one by default.
         single: whether it is tied to one processor, with one thread.
+        keep: whether it keeps temporary memory between steps (``brickwork.keep_memory``).
     """
 
-    def __init__(self, library: str, module: str, python: str | None = None, *, single: bool = False) -> None:
+    def __init__(
+        self, library: str, module: str, python: str | None = None, *, single: bool = False, keep: bool = False
+    ) -> None:
         environment = os.environ | {"BRICKWORK_CACHE": "off", "JAX_PLATFORMS": "cpu"}
         if single:
             environment |= {"OMP_NUM_THREADS": "1", "BENCHMARK_SINGLE": "1"}
+        if keep:
+            environment |= {"BENCHMARK_KEEP": "1"}
         self.library = library
         self.process = subprocess.Popen(
             [python or sys.executable, str(_HERE / "_workers.py"), library, module],
@@ -139,6 +144,8 @@ def _serve(library: str, module: str) -> None:
         out.write(json.dumps(value) + "\n")
         out.flush()
 
+    if "BENCHMARK_KEEP" in os.environ:
+        importlib.import_module("brickwork").keep_memory()
     make = importlib.import_module(f"{module}_{library}").make
     answer(_version(library))
     call: Callable[[], Any] = gc.collect
@@ -163,7 +170,8 @@ def _version(library: str) -> str:
     from importlib.metadata import version
 
     own = f"{library} {version(library)}"
-    return own if library == "torch" else f"{own}, jax {version('jax')}"
+    kept = ", memory kept" if "BENCHMARK_KEEP" in os.environ else ""
+    return own if library == "torch" else f"{own}, jax {version('jax')}{kept}"
 
 
 if __name__ == "__main__":

@@ -25,13 +25,17 @@ def interpreters(given: list[str]) -> dict[str, str]:
 
 
 def start(module: str, args: Any) -> dict[str, Worker]:
-    """A worker for each library that is there, and for each further interpreter."""
+    """A worker for each library that is there, and for each further interpreter; two for those that keep memory."""
     pythons = interpreters(args.python)
     absent = missing([name for name in LIBRARIES if name not in pythons])
     names = [name for name in LIBRARIES if name not in absent]
     names += [name for name in pythons if name not in LIBRARIES]
     wanted = [name for name in names if not args.only or name.split(":")[0] in args.only]
-    return {name: Worker(name.split(":")[0], module, pythons.get(name), single=args.single) for name in wanted}
+    twice = [(name, keep) for name in wanted for keep in (False, True) if not keep or name in args.keep_memory]
+    return {
+        name + " kept" * keep: Worker(name.split(":")[0], module, pythons.get(name), single=args.single, keep=keep)
+        for name, keep in twice
+    }
 
 
 def show(title: str, rows: dict[str, dict[str, Any]], versions: dict[str, Any]) -> None:
@@ -63,6 +67,9 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--seconds", type=float, default=1.0, help="of a turn")
     parser.add_argument("--python", nargs="+", default=[], metavar="NAME=PATH", help="interpreters for libraries")
+    parser.add_argument(
+        "--keep-memory", nargs="+", default=(), metavar="NAME", help="libraries to run with brickwork.keep_memory() too"
+    )
     parser.add_argument("--single", action="store_true", help="one thread on one processor")
     parser.add_argument("--json", type=Path, help="file for the results; printed without it")
 

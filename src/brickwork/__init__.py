@@ -35,6 +35,7 @@ from .io import (
     save as save,
     save_as as save_as,
 )
+from .memory import keep_memory as keep_memory
 from .module import Module as Module
 from .nn import Sequential as Sequential
 from .transform import (

@@ -183,6 +183,13 @@ def restart_compilation_cache() -> None:
     compilation_cache.reset_cache()
 
 
+def has_devices() -> bool:
+    """Whether JAX has started its backends, as it does at the first array."""
+    from jax._src import xla_bridge
+
+    return xla_bridge.backends_are_initialized()
+
+
 def setting(name: str) -> Any:
     """One of JAX's settings; they are attributes that type checkers can't see."""
     return getattr(jax.config, name)

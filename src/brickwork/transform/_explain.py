@@ -11,6 +11,7 @@ import jax
 
 from ..core import ModuleBase, Parameter, Variable, random_stream
 from ..core._frame import local
+from ..memory import would_be_kept
 from ._guards import Guards
 from ._ready import Ready
 from ._recompile import lower_as_called, tentative
@@ -138,6 +139,8 @@ def _lines(e: Explanation) -> Iterable[str]:
             f"{scaled(e.result_bytes)}B of results + {scaled(e.temp_bytes)}B of temporaries - "
             f"{scaled(e.donated_bytes)}B donated"
         )
+        if would_be_kept(e.temp_bytes or 0):
+            yield "    (cleared anew at each call; bw.keep_memory() at the start of the script keeps the temporaries)"
     if e.hlo is not None:
         yield ""
         yield e.hlo
