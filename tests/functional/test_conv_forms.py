@@ -50,7 +50,9 @@ FORMS = [  # form, image, kernel, options
     ("_product", (2, 128, 8, 8), (128, 128, 3, 3), {"padding": 1}),  # as many windows as outputs
     ("_product", (4, 128, 8, 8), (128, 128, 3, 3), {"padding": 1}),  # twice as many, of many channels
     ("_bands", (43, 1, 4, 7), (6, 1, 3, 5), {"padding": (1, 2)}),
-    ("_bands", (32, 6, 9, 14), (16, 6, 5, 5), {}),  # LeNet's second, lower
+    ("_bands", (32, 6, 9, 14), (16, 6, 5, 5), {}),  # LeNet's second, lower: two blocks
+    ("_bands", (16, 3, 9, 61), (16, 3, 4, 3), {"padding": (2, 1)}),  # the last block is not full
+    ("_bands", (32, 2, 5, 7), (4, 2, 2, 3), {"padding": (0, 1)}),  # all columns in one block
     ("_columns", (16, 32, 32, 33), (32, 32, 3, 3), {"padding": (1, 2)}),
     ("_columns", (9, 3, 64, 61), (64, 3, 2, 3), {"padding": (0, 4), "stride": (1, 2), "dilation": (3, 2)}),
     ("_columns", (6, 64, 40, 40), (64, 64, 1, 5), {}),
@@ -83,7 +85,7 @@ PLAIN = [
     ((0, 3, 5), (4, 3, 1), {}),  # empty
     ((5, 128, 8, 8), (128, 128, 3, 3), {"padding": 1}),  # too many windows to unfold
     ((2, 32, 5, 5), (32, 32, 3, 3), {"padding": 1}),  # of few channels
-    ((64, 1, 9, 40), (6, 1, 3, 3), {"padding": 1}),  # too many columns for a band
+    ((16, 4, 9, 40), (16, 4, 3, 3), {"padding": 1}),  # too many channels for a band
     ((2, 1, 9, 9), (6, 1, 3, 3), {"padding": 1}),  # too few rows
     ((64, 1, 9, 9), (6, 1, 3, 3), {"padding": 1, "stride": 2}),
     ((16, 32, 31, 32), (32, 32, 3, 3), {"padding": 1}),  # not quite as many outputs
