@@ -581,6 +581,21 @@ def test_dataclass_modules():
     assert len(a.parameters()) == 2 and a(x()).shape == (2, 2)
     assert bw.compile(lambda v: a(v))(x()).shape == (2, 2)
 
+def test_a_module_may_change_its_class():
+    class Doubled(Linear):
+        def forward(self, v):
+            return 2 * super().forward(v)
+
+    net = bw.Sequential(Linear(2))
+    step = bw.compile(lambda v: net(v))
+    before, names = step(x()), list(net.state_dict())
+    net[0].__class__ = Doubled
+    assert type(net[0]) is Doubled
+    assert list(net.state_dict()) == names
+    np.testing.assert_allclose(step(x()), 2 * before)
+    with pytest.raises(TypeError, match="__class__"):
+        net[0].__class__ = int
+
 
 # -- printing ------------------------------------------------------------------------------------
 

@@ -291,7 +291,7 @@ STACKS = [
     (
         lambda: bw.stack([nn.Sequential(nn.Linear(2), nn.ReLU()), nn.Sequential(nn.Linear(2))]),
         StructureError,
-        "modules 0 and 1 differ in structure: _items: 2 items became 1",
+        "modules 0 and 1 differ in structure: 2 items became 1",
     ),
     (lambda: bw.stack([LINEAR, frozen()]), StructureError, "weight.trainable: True became False"),
     (lambda: bw.stack([LINEAR, nn.Linear(2, in_features=3).eval()]), StructureError, "training: True became False"),

@@ -103,6 +103,10 @@ class ModuleBase(Node):
 
     def __setattr__(self, name: str, value: Any) -> None:
         known = getattr(type(self), name, None)
+        if name in ("__class__", "__dict__"):
+            object.__setattr__(self, name, value)
+            self.touched()
+            return
         if hasattr(known, "__set__"):  # a property or slot of the class
             if isinstance(known, property) and known.fset is None:
                 raise StructureError(f"{type(self).__name__}.{name} is a property of modules; choose another name")

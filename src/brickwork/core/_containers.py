@@ -5,7 +5,7 @@ from __future__ import annotations
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 from ..errors import StructureError, TraceLeakError
 from ._frame import expected_stamp
@@ -19,6 +19,7 @@ class Node:
 
     __slots__ = ()
     _bw_holders: tuple[weakref.ref[Node], ...]  # who has this as an attribute or item, first come first
+    nameless: ClassVar[str | None] = None  # the attribute whose own name adds nothing to those of what it holds
 
     def edges(self) -> Iterable[tuple[str, Any]]:
         """The names and values of what is held, in order."""
@@ -26,6 +27,8 @@ class Node:
 
     def name_of(self, item: Any) -> str | None:
         """The name under which ``item`` itself is held; ``None`` when it isn't (any more)."""
+        if self.nameless is not None and item is getattr(self, self.nameless, None):
+            return ""
         for name, value in self.edges():
             if value is item:
                 return name

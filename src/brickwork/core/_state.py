@@ -165,7 +165,7 @@ def _grouped(items: list[str]) -> list[str]:
     return lines[:_SINGLY] + ([f"    ... and {more} more such groups"] if more > 0 else [])
 
 
-def _report_text(report: LoadReport, names: list[str], what: str) -> str:
+def _report_text(report: LoadReport, names: list[str], what: str, advice: str) -> str:
     lines = [f"{what} does not fit the network:"]
     groups = (
         ("missing (the network has it, the state does not)", report.missing, report.unexpected),
@@ -177,14 +177,23 @@ def _report_text(report: LoadReport, names: list[str], what: str) -> str:
             lines.append(f"  {title}:")
         lines += _listed(items, candidates) if len(items) <= _SINGLY else _grouped(items)
     if report.missing or report.unexpected:
-        lines.append("  Use strict=False to skip missing and unexpected names, or rename={pattern: replacement}.")
+        lines.append(f"  {advice}")
     else:
         lines.append("  Build the network with the sizes of the state, or leave the sizes out.")
     return "\n".join(lines)
 
 
+_ADVICE = "Use strict=False to skip missing and unexpected names, or rename={pattern: replacement}."
+
+
 def load_state(
-    root: Any, state: Mapping[str, Any], *, strict: bool, rename: Rename, what: str = "the state"
+    root: Any,
+    state: Mapping[str, Any],
+    *,
+    strict: bool = True,
+    rename: Rename = None,
+    what: str = "the state",
+    advice: str = _ADVICE,
 ) -> LoadReport:
     """Set variables by path from ``state``; see ``Module.load_state_dict``."""
     if not isinstance(state, Mapping):
@@ -208,7 +217,7 @@ def load_state(
         e.name for e in canonical if id(e.variable) not in contents or not contents[id(e.variable)].has(e)
     ]
     if report.mismatched or (strict and report):
-        raise LoadError(_report_text(report, [e.name for e in canonical], what))
+        raise LoadError(_report_text(report, [e.name for e in canonical], what, advice))
     with all_or_nothing():
         for (
             content

@@ -26,7 +26,7 @@ _NAME = "scaled_dot_product_attention"
 _LONG = 1 << 26  # from so many probabilities on, they are computed again in the backward pass
 _CHUNK = 1 << 22  # how many probabilities are held at a time then
 _FEWEST_ROWS = 64  # of queries, though, so that there is something to multiply
-_BLOCK = 128  # queries that see the same keys in causal attention on a CPU
+_BLOCK = 64  # queries that see the same keys in causal attention on a CPU
 _MOST_BLOCKS = 4  # of them: each is compiled
 
 

@@ -21,6 +21,7 @@ class _Items(Module):
     """Items in a tracked container, whose own name adds nothing to theirs; named ones are attributes too."""
 
     _items: Any
+    nameless = "_items"
 
     def _accept(self, item: Any, place: str) -> Any:
         """An item in the form in which it is kept, or an error about what is to stand at ``place``."""
@@ -40,10 +41,6 @@ class _Items(Module):
                 yield from self._named_items()
             else:
                 yield name, value
-
-    def name_of(self, item: Any) -> str | None:
-        """The name of an item; the container itself adds nothing to names."""
-        return "" if item is self._items else super().name_of(item)
 
     def __len__(self) -> int:
         return len(self._items)

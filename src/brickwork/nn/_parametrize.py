@@ -26,6 +26,8 @@ class ParametrizationList(Module):
     ``original0``, ``original1``, ...
     """
 
+    nameless = "_chain"
+
     def __init__(self, originals: list[Variable], single: bool, shape: Shape | None, position: int) -> None:
         for i, variable in enumerate(originals):
             setattr(self, "original" if single else f"original{i}", variable)
@@ -97,10 +99,6 @@ class ParametrizationList(Module):
             if name != "_chain":
                 yield name, value
         yield from self._chain.edges()
-
-    def name_of(self, item: Any) -> str | None:
-        """The number of a module; the list of modules itself adds nothing to names."""
-        return "" if item is self._chain else super().name_of(item)
 
     def __len__(self) -> int:
         return len(self._chain)

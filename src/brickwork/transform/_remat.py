@@ -79,6 +79,8 @@ class Remat(Module):
     Everything but the call is the inner module's own: attributes, names, state.
     """
 
+    nameless = "_inner"
+
     def __init__(self, inner: ModuleBase, policy: Callable[..., bool] | None = None) -> None:
         self._inner = inner
         self._policy = policy
@@ -90,10 +92,6 @@ class Remat(Module):
     def edges(self) -> Iterator[tuple[str, Any]]:
         """The inner module, which adds nothing to names."""
         yield "", self._inner
-
-    def name_of(self, item: Any) -> str | None:
-        """The inner module adds nothing to names."""
-        return "" if item is self._inner else None
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):

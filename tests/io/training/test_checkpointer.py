@@ -6,6 +6,7 @@ import datetime
 import json
 import os
 import random
+import re
 from pathlib import Path
 
 import jax
@@ -221,8 +222,10 @@ def test_a_failed_restore_changes_nothing(tmp_path):
     expected = np.random.rand(), jax.random.key_data(bw.random.key()).tolist()
     bw.seed(5)
     np.random.seed(7)
-    with pytest.raises(LoadError, match=r"opt.safetensors does not fit the network:\n  missing"):
+    with pytest.raises(LoadError, match=r"opt.safetensors does not fit the network:\n  missing") as caught:
         checkpoints.restore(other.net, other.opt)
+    advice = str(caught.value).splitlines()[-1]
+    assert re.fullmatch(r"  Restore into modules .*: \.load\('.*opt\.safetensors', strict=False\)\.", advice)
     assert other.net.first.weight.shape == (6, None)
     assert (np.random.rand(), jax.random.key_data(bw.random.key()).tolist()) == expected
 

@@ -106,7 +106,8 @@ class SavedState:
         with unchanged_on_error(self._modules.values()):
             for name, module in self._modules.items():
                 path = str(self._folder / f"{name}.safetensors")
-                load_state(module, self._states[name], strict=True, rename=None, what=path)
+                advice = f"Restore into modules like those saved, or take what fits: .load({path!r}, strict=False)."
+                load_state(module, self._states[name], what=path, advice=advice)
                 gradients = self._rest["gradients"].get(name, {})
                 for path, parameter in module.named_parameters():
                     parameter.grad = gradients.get(path)
