@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from _common import console, interleaved, record, table
-from brickwork.functional import _conv_forms as forms
+from brickwork.functional import _conv_forms as forms, _conv_phases as phases
 from brickwork.functional._conv_forms import Geometry
 
 os.environ["BRICKWORK_CACHE"] = "off"
@@ -78,8 +78,8 @@ def pair(name: str) -> tuple[Callable[..., Any], Callable[..., Any], Any, Any]:
         return lambda x, w: forms.convolve(x, w, g), lambda x, w: forms.plain(x, w, g), x, weight
     out = tuple((n - 1) * stride - 2 * padding + k for n, k in zip(image[2:], kernel[2:], strict=True))
     return (
-        lambda x, w: forms.transpose(x, w, g, out),
-        lambda x, w: forms.plain_transposed(x, w.swapaxes(0, 1), g, out),
+        lambda x, w: phases.transpose(x, w, g, out),
+        lambda x, w: phases.plain_transposed(x, w.swapaxes(0, 1), g, out),
         x,
         weight,
     )

@@ -28,10 +28,10 @@ def keep_memory() -> bool:
     """Keep the memory that computations on the CPU free, for the next ones.
 
     A training step with more than 32 MB of temporaries (``step.explain(...)`` says how much) then takes up to a
-    quarter less time; smaller ones, and steps on a GPU, take the same. In return the process keeps the most memory
-    that it ever used, up to twice as much as without, and all its threads ask one pool for memory. The settings are
-    those of glibc's ``mallopt(3)``, for the whole process: no block comes from ``mmap``, nothing is given back, and
-    there is one arena.
+    quarter less time; smaller ones, and steps on a GPU, take the same. In return the process gives back nothing of
+    what it ever used, and grows to two or three times its size with such a step: free memory is not always in one
+    piece. The settings are those of glibc's ``mallopt(3)``, for the whole process: no block comes from ``mmap``,
+    nothing is given back, and all threads share one arena.
 
     Call it at the start of the script, before JAX's first array; calls after the first one do nothing.
 
@@ -44,7 +44,8 @@ def keep_memory() -> bool:
 
     Example:
         >>> import brickwork as bw
-        >>> kept = bw.keep_memory()  # doctest: +SKIP
+        >>> bw.keep_memory()  # doctest: +SKIP
+        True
     """
     if _State.kept or not _is_glibc():
         return _State.kept

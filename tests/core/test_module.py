@@ -581,6 +581,7 @@ def test_dataclass_modules():
     assert len(a.parameters()) == 2 and a(x()).shape == (2, 2)
     assert bw.compile(lambda v: a(v))(x()).shape == (2, 2)
 
+
 def test_a_module_may_change_its_class():
     class Doubled(Linear):
         def forward(self, v):

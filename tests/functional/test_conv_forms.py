@@ -10,7 +10,7 @@ from jax import export
 
 import brickwork as bw
 from brickwork import functional as F
-from brickwork.functional import _conv_forms as forms
+from brickwork.functional import _conv_forms as forms, _conv_phases as phases
 from brickwork.functional._conv_forms import Geometry
 
 on_cpu = pytest.mark.skipif(jax.default_backend() != "cpu", reason="the forms of CPUs")
@@ -127,9 +127,9 @@ def test_phases(image, kernel, options, more):
     x, weight = normal(0, *image), normal(1, *kernel)
 
     def reference(x, w):
-        return forms.plain_transposed(x, forms._exchanged(w, g.groups), g, out)
+        return phases.plain_transposed(x, phases._exchanged(w, g.groups), g, out)
 
-    assert_alike(lambda x, w: forms.transpose(x, w, g, out), reference, x, weight)
+    assert_alike(lambda x, w: phases.transpose(x, w, g, out), reference, x, weight)
 
 
 def test_depthwise_in_transforms():

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 
 from . import _checks as checks
 from ._conv import add_bias, kernel_arrays, require_bias, wrong_input_channels
-from ._conv_forms import Geometry, transpose
+from ._conv_forms import Geometry
+from ._conv_phases import transpose
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float
