@@ -103,7 +103,7 @@ class ModuleBase(Node):
 
     def __setattr__(self, name: str, value: Any) -> None:
         known = getattr(type(self), name, None)
-        if name in ("__class__", "__dict__"):
+        if name == "__class__":  # its descriptor is hidden by the metaclass's
             object.__setattr__(self, name, value)
             self.touched()
             return

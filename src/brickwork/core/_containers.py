@@ -19,7 +19,7 @@ class Node:
 
     __slots__ = ()
     _bw_holders: tuple[weakref.ref[Node], ...]  # who has this as an attribute or item, first come first
-    nameless: ClassVar[str | None] = None  # the attribute whose own name adds nothing to those of what it holds
+    _bw_nameless: ClassVar[str | None] = None  # the attribute whose own name adds nothing to those of what it holds
 
     def edges(self) -> Iterable[tuple[str, Any]]:
         """The names and values of what is held, in order."""
@@ -27,7 +27,7 @@ class Node:
 
     def name_of(self, item: Any) -> str | None:
         """The name under which ``item`` itself is held; ``None`` when it isn't (any more)."""
-        if self.nameless is not None and item is getattr(self, self.nameless, None):
+        if self._bw_nameless is not None and item is getattr(self, self._bw_nameless, None):
             return ""
         for name, value in self.edges():
             if value is item:

@@ -139,6 +139,7 @@ def state_of(root: Any) -> dict[str, Any]:
 
 
 _SINGLY = 20  # names of one group in a message; more are summed up by what they begin with
+_ADVICE = "Use strict=False to skip missing and unexpected names, or rename={pattern: replacement}."
 
 
 def _listed(items: list[str], candidates: list[str]) -> Iterator[str]:
@@ -181,9 +182,6 @@ def _report_text(report: LoadReport, names: list[str], what: str, advice: str) -
     else:
         lines.append("  Build the network with the sizes of the state, or leave the sizes out.")
     return "\n".join(lines)
-
-
-_ADVICE = "Use strict=False to skip missing and unexpected names, or rename={pattern: replacement}."
 
 
 def load_state(

@@ -21,7 +21,7 @@ class _Items(Module):
     """Items in a tracked container, whose own name adds nothing to theirs; named ones are attributes too."""
 
     _items: Any
-    nameless = "_items"
+    _bw_nameless = "_items"
 
     def _accept(self, item: Any, place: str) -> Any:
         """An item in the form in which it is kept, or an error about what is to stand at ``place``."""

@@ -26,7 +26,7 @@ class ParametrizationList(Module):
     ``original0``, ``original1``, ...
     """
 
-    nameless = "_chain"
+    _bw_nameless = "_chain"
 
     def __init__(self, originals: list[Variable], single: bool, shape: Shape | None, position: int) -> None:
         for i, variable in enumerate(originals):

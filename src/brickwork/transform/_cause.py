@@ -107,7 +107,7 @@ def first_difference(old: Any, new: Any, path: str) -> str:
     for name, item in before:
         found = [x for n, x in after if n == name]
         if found and found[0] != item:
-            nameless = name == getattr(kind, "nameless", None)
+            nameless = name == getattr(kind, "_bw_nameless", None)
             return first_difference(item, found[0], path if nameless else f"{path}.{name}" if path else str(name))
     gone = [str(n) for n in names if n not in new_names]
     come = [str(n) for n in new_names if n not in names]

@@ -79,7 +79,7 @@ class Remat(Module):
     Everything but the call is the inner module's own: attributes, names, state.
     """
 
-    nameless = "_inner"
+    _bw_nameless = "_inner"
 
     def __init__(self, inner: ModuleBase, policy: Callable[..., bool] | None = None) -> None:
         self._inner = inner
