@@ -18,7 +18,7 @@ pytest.importorskip("expecttest")
 
 from tests.parity.harness import compare_layers  # noqa: E402
 
-from brickwork import nn  # noqa: E402
+from brickwork import functional as F, nn  # noqa: E402
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -59,16 +59,15 @@ def options_of(kind: type, given: Any) -> dict[str, Any]:
 
 
 def convert(value: Any) -> Any:
-    """An option for our layer: modules become ours, tensors arrays."""
+    """An option for our layer: modules and functions become ours, tensors arrays."""
     if isinstance(value, torch.nn.TransformerEncoderLayer | torch.nn.TransformerDecoderLayer):
         attention = value.self_attn
-        activation = value.activation
         return getattr(nn, type(value).__name__)(
             attention.num_heads,
             d_model=attention.embed_dim,
             dim_feedforward=value.linear1.out_features,
             dropout=value.dropout.p,
-            activation="gelu" if activation is torch.nn.functional.gelu else "relu",
+            activation=convert(value.activation),
             batch_first=attention.batch_first,
             norm_first=value.norm_first,
             bias=value.linear1.bias is not None,
@@ -77,7 +76,8 @@ def convert(value: Any) -> Any:
         return nn.LayerNorm(normalized_shape=value.normalized_shape, eps=value.eps)
     if isinstance(value, torch.Tensor):
         return value.detach().numpy()
-    return value
+    name = getattr(value, "__name__", "")
+    return getattr(F, name) if name and getattr(torch.nn.functional, name, None) is value else value
 
 
 def to_array(value: Any) -> Any:
