@@ -13,7 +13,7 @@ import jax
 
 from .core._jax import has_devices
 
-__all__ = ["keep_memory", "would_be_kept"]
+__all__ = ["keep_memory"]
 
 # The parameters of mallopt(3), as in glibc's <malloc.h>.
 _TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8

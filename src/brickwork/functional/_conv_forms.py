@@ -189,14 +189,13 @@ def _bands(x: Array, weight: Array, g: Geometry) -> Array:
     n, c, _, width = x.shape
     out, _, height, kernel = weight.shape
     rows, columns = output_size(x.shape, weight.shape, g)
-    blocks, low = _cheapest_blocks(width, columns, kernel, out), g.padding[1][0]
+    blocks = _cheapest_blocks(width, columns, kernel, out)
     size = -(-columns // blocks)  # windows in a block
+    low, around = g.padding[1][0], (0, 0)  # of a single block, the padding stays in the band
     if blocks > 1:
-        width, missing, low = size + kernel - 1, blocks * size + kernel - 1 - low - width, 0
-        x = pad(x, (g.padding[0], (g.padding[1][0], missing)))
-    else:  # the padding stays in the band
-        x = pad(x, (g.padding[0], (0, 0)))
-    x = x.swapaxes(1, 2)
+        low, around = 0, (low, blocks * size + kernel - 1 - low - width)
+        width = size + kernel - 1
+    x = pad(x, (g.padding[0], around)).swapaxes(1, 2)
     x = jnp.stack([lax.slice_in_dim(x, i * size, i * size + width, 1, 3) for i in range(blocks)], 2)
     parts = _shifted_along(x.reshape(n, -1, blocks, c * width), 1, rows, height, 1, 1)
     band = jnp.asarray(_band(width, size, kernel, low), x.dtype)
