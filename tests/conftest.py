@@ -36,11 +36,11 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 import jax  # noqa: E402
 import pytest  # noqa: E402
 
+from brickwork.core._jax import use_compilation_cache  # noqa: E402
+
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 # By the configuration and not the environment, which processes that tests start would take over.
-jax.config.update("jax_compilation_cache_dir", os.environ["BRICKWORK_TESTS_CACHE"])
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+use_compilation_cache(os.environ["BRICKWORK_TESTS_CACHE"])
 
 
 @pytest.fixture(autouse=True)

@@ -173,7 +173,6 @@ def test_settings_are_part_of_what_is_traced():
     with jax.enable_x64(True):
         assert _jax.trace_config() != before
     assert _jax.setting("jax_default_prng_impl") == "threefry2x32"
-    _jax.restart_compilation_cache()
 
 
 # -- values behind tracers ----------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,78 @@ def test_second_process_hits(tmp_path):
     assert directory == str(where) and hits == 0 and misses > 0 and size > 0
     directory, hits, misses, _ = run(BRICKWORK_CACHE=str(where))
     assert hits > 0 and misses == 0
+
+
+@pytest.mark.timeout(60)
+def test_half_an_entry_is_replaced(tmp_path):
+    """What a process that was killed while it wrote leaves, where JAX wrote; a warning is an error here."""
+    run(BRICKWORK_CACHE=str(tmp_path))
+    whole = {file: file.read_bytes() for file in tmp_path.iterdir()}
+    assert all(file.name.endswith("-cache") for file in whole)
+    for file, data in whole.items():
+        file.write_bytes(data[: len(data) // 2])
+    run(BRICKWORK_CACHE=str(tmp_path))
+    _, hits, misses, _ = run(BRICKWORK_CACHE=str(tmp_path), PYTHONWARNINGS="error::UserWarning")
+    assert hits > 0 and misses == 0
+
+
+_SIZE = 1 << 24
+_WRITER = f"""
+import sys
+from jax._src import compilation_cache
+from brickwork.core._jax import use_compilation_cache
+use_compilation_cache(sys.argv[1])
+print("ready", flush=True)
+while True:
+    compilation_cache._cache.put("key", b"x" * {_SIZE})
+"""
+
+
+@pytest.mark.timeout(60)
+def test_entries_appear_whole_or_not_at_all(tmp_path):
+    """One process reads what another one writes, again and again, and kills it then."""
+    writer = subprocess.Popen(
+        [sys.executable, "-c", _WRITER, str(tmp_path)], env=os.environ | {"PYTHONPATH": _SRC}, stdout=subprocess.PIPE
+    )
+    entry = tmp_path / "key-cache"
+    try:
+        assert writer.stdout is not None and writer.stdout.readline() == b"ready\n"
+        while not entry.exists():
+            time.sleep(0.001)
+        sizes = {len(entry.read_bytes()) for _ in range(50)}
+    finally:
+        writer.kill()
+        writer.communicate()
+    assert sizes == {_SIZE} and entry.stat().st_size == _SIZE
+
+
+def test_what_could_not_be_written_leaves_nothing(tmp_path):
+    """JAX makes a warning of the error."""
+    script = f"""
+import os
+from jax._src import compilation_cache
+from brickwork.core._jax import use_compilation_cache
+use_compilation_cache({str(tmp_path)!r})
+def full(*_): raise OSError("disk full")
+os.replace = full
+try:
+    compilation_cache._cache.put("key", b"x")
+except OSError as error:
+    print(error, os.listdir({str(tmp_path)!r}))
+"""
+    out = subprocess.run(
+        [sys.executable, "-c", script], env=os.environ | {"PYTHONPATH": _SRC}, capture_output=True, text=True
+    )
+    assert out.stdout == "disk full []\n", out.stderr
+
+
+@pytest.mark.timeout(60)
+def test_a_size_limit_stays_jaxs_own_affair(tmp_path):
+    pytest.importorskip("filelock")
+    for hits in (False, True):
+        found = run(BRICKWORK_CACHE=str(tmp_path), JAX_COMPILATION_CACHE_MAX_SIZE=str(1 << 24))[1]
+        assert (found > 0) is hits
+    assert sum(file.name.endswith("-atime") for file in tmp_path.iterdir()) > 0
 
 
 @pytest.mark.timeout(60)

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import itertools
 import operator
+import os
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from typing import Any, NamedTuple
 
 import jax.core
@@ -176,11 +177,36 @@ def is_forward_mode_error(error: BaseException) -> bool:
     return isinstance(error, TypeError) and str(error).startswith("can't apply forward-mode")
 
 
-def restart_compilation_cache() -> None:
-    """Make JAX look at its cache settings again; it reads them once, at the first compilation."""
-    from jax.experimental.compilation_cache import compilation_cache
+def use_compilation_cache(directory: str) -> None:
+    """Keep compiled programs in ``directory``, in files that another process sees whole or not at all.
 
+    JAX writes an entry in place and never again: a process that starts at the same time reads half of it,
+    and one that is killed leaves half of it for good, with a warning and a compilation at every start.
+    """
+    from jax._src import compilation_cache
+    from jax._src.lru_cache import LRUCache
+
+    class WholeFiles(LRUCache):
+        def put(self, key: str, value: bytes) -> None:
+            if self.eviction_enabled:  # by the user's JAX_COMPILATION_CACHE_MAX_SIZE; JAX locks the directory then
+                return super().put(key, value)
+            entry = os.path.join(directory, f"{key}-cache")
+            written = f"{entry}.{os.urandom(8).hex()}"
+            try:
+                with open(written, "xb") as file:
+                    file.write(value)
+                os.replace(written, entry)  # over one that can't be read, too: JAX compiles and comes here then
+            except BaseException:
+                with suppress(FileNotFoundError):
+                    os.unlink(written)
+                raise
+
+    jax.config.update("jax_compilation_cache_dir", directory)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
     compilation_cache.reset_cache()
+    compilation_cache._cache = WholeFiles(directory, max_size=setting("jax_compilation_cache_max_size"))
+    compilation_cache._cache_initialized = True
 
 
 def has_devices() -> bool:

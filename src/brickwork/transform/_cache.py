@@ -11,7 +11,7 @@ from typing import Any
 
 import jax
 
-from ..core._jax import restart_compilation_cache, setting
+from ..core._jax import setting, use_compilation_cache
 
 
 @dataclass(frozen=True)
@@ -64,10 +64,7 @@ def enable_cache() -> None:
             if wanted:
                 raise
             return  # a home that can't be written to: compile every time, as JAX does by default
-        jax.config.update("jax_compilation_cache_dir", str(directory))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-        jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
-        restart_compilation_cache()
+        use_compilation_cache(str(directory))
 
 
 def _count(event: str, **kwargs: Any) -> None:
