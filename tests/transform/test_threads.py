@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import brickwork as bw
+from brickwork.transform._ready import Ready
 
 
 class Linear(bw.Module):
@@ -163,3 +164,22 @@ def test_a_thread_does_not_see_anothers_trace():
     thread.join()
     np.testing.assert_array_equal(seen[0], [1, 1])
     np.testing.assert_array_equal(p, [2, 2])
+
+
+def test_a_call_during_the_first_compilation_waits_for_it(monkeypatch):
+    """Else JAX would compile the same program in both threads."""
+    f = bw.compile(lambda x: x * 2)
+    results, others = [], []
+
+    def compile_while_another_calls(ready, arrays):
+        others.append(threading.Thread(target=lambda: results.append(float(f(np.float32(3))))))
+        others[0].start()
+        others[0].join(0.2)
+        assert not results
+        compile(ready, arrays)
+
+    compile = Ready.compile
+    monkeypatch.setattr(Ready, "compile", compile_while_another_calls)
+    assert float(f(np.float32(2))) == 4
+    others[0].join()
+    assert results == [6] and f.stats().compilations == 1

@@ -258,10 +258,6 @@ class Compiled:
                 self._warn_uncompiled(program, program.path.busiest)
         if ready is None or ready.program is not program or signature.boxes:
             ready = Ready(program, boxes, self._disposer(key, full_key, program))
-            while len(self._ready) >= _MOST:
-                self._ready.pop(next(iter(self._ready)))
-            if not any(isinstance(box, Variable) for box in signature.boxes):  # it would never be freed
-                self._ready[key] = ready
         ready.look_at_devices(signature.arrays)
         if program.executable is None and not program.eager:
             forbid(self, program.cause)
@@ -274,6 +270,11 @@ class Compiled:
             program.guards.release()
             program.guards.settled = True
         ready.epoch = epoch
+        # Only now may other threads see it: one that called it before would have JAX compile it once more.
+        if not any(isinstance(box, Variable) for box in signature.boxes):  # it would never be freed
+            while key not in self._ready and len(self._ready) >= _MOST:
+                self._ready.pop(next(iter(self._ready)))
+            self._ready[key] = ready
         return ready
 
     def _give_up(self, full_key: Any, paths: list[Program], why: str) -> None:
