@@ -31,6 +31,10 @@ def start(module: str, args: Any) -> dict[str, Worker]:
     names = [name for name in LIBRARIES if name not in absent]
     names += [name for name in pythons if name not in LIBRARIES]
     wanted = [name for name in names if not args.only or name.split(":")[0] in args.only]
+    for name in sorted({name.split(":")[0] for name in pythons} - set(LIBRARIES)):
+        raise SystemExit(f"--python {name}=...: there is no library {name!r}; there are {', '.join(LIBRARIES)}")
+    for name in sorted(set(args.keep_memory) - set(wanted)):
+        raise SystemExit(f"--keep-memory {name}: not among what is run, which is {', '.join(wanted)}")
     twice = [(name, keep) for name in wanted for keep in (False, True) if not keep or name in args.keep_memory]
     return {
         name + " kept" * keep: Worker(name.split(":")[0], module, pythons.get(name), single=args.single, keep=keep)
