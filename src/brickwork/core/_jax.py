@@ -91,6 +91,11 @@ def passing(outer: Any) -> Iterator[None]:
         raise
 
 
+def trace_of(tracer: Tracer) -> Any:
+    """The trace that a tracer belongs to; :func:`current_trace` inside it."""
+    return tracer._trace
+
+
 def is_batched(value: Any, trace: Any) -> bool:
     """Whether a value differs from lane to lane of the ``vmap`` that ``trace`` belongs to."""
     return getattr(value, "_trace", None) is trace and isinstance(getattr(value, "batch_dim", None), int)

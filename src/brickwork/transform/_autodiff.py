@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from ..core import ModuleBase, Variable
 from ..core._containers import made_here
 from ..core._deferred import is_box
+from ._held import refuse_held
 from ._lift import Split, is_array
 from ._wrt import Selection, check_function, check_wrt, select
 
@@ -174,6 +175,8 @@ class PureCall:
             self.written, new = frame.writes()
             # A module or variable made in here would leak its tracers, so it goes out as a pytree.
             leaves, self.tree = jax.tree_util.tree_flatten((aux, new), is_leaf=_outlives)
+            for leaf in leaves:
+                refuse_held(f"{self.selection.what}: {self.__name__}", leaf)
         self.out_tree = jax.tree_util.tree_structure(out)
         self.extra = Split(leaves)
         return out, self.extra.arrays

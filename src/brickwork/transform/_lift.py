@@ -29,6 +29,7 @@ from ..core._manners import unbox
 from ..core._parameter import Slot
 from ..core._structure import Static
 from ..errors import ShapeMismatchError, StructureError
+from ._held import refuse_held
 
 _ARRAY = object()
 _ROUNDS = 100
@@ -86,13 +87,16 @@ class Split:
 
 
 def split_result(what: str, tree: Any, *, numbers: bool = True) -> Split:
-    """The result of a body taken apart; modules have no place in it."""
+    """The result of a body taken apart, in its trace; modules have no place in it, nor objects that hold tracers."""
     split = Split(tree, numbers=numbers, unbox=True)
     if split.boxes:
         raise TypeError(
             f"{what}: the function returned a {type(split.boxes[0]).__name__}; modules are changed in place, so "
             "there is no need to return them"
         )
+    for leaf in split.leaves:
+        if leaf is not _ARRAY:
+            refuse_held(f"{what}: the function", leaf)
     return split
 
 

@@ -11,13 +11,13 @@ import jax
 import jax.numpy as jnp
 
 from ..core import Frame, ModuleBase, Structure, Variable
-from ..core._deferred import is_box
 from ..core._frame import UPDATE_LOCK, all_or_nothing
 from ..core._jax import calls_python, evaluate_jaxpr, trace_config, used_inputs
 from ..core._parameter import Slot
 from ..errors import TraceLeakError
 from ._guards import Guards
-from ._signature import Signature
+from ._held import refuse_held
+from ._signature import Signature, is_whole
 from ._speculate import MOST_DECISIONS, Decision, Oracle, Path, TooLong, listen
 
 _ROUNDS = 20
@@ -133,7 +133,7 @@ class _Traced:
             for variable, value in zip(self.inputs, values, strict=True):
                 frame.bind(variable, value)
             out = fn(*args, **kwargs)
-            results = self._split(out)
+            results = self._split(out, getattr(fn, "__name__", type(fn).__name__))
             seen = self._decided(frame)
             written, new = frame.writes()
             kept = [i for i, v in enumerate(written) if v._trace is None]
@@ -172,9 +172,9 @@ class _Traced:
         self.jaxpr, shapes = jax.make_jaxpr(lambda v, a: ([], [], []), return_shape=True)(values, arrays)
         return shapes
 
-    def _split(self, out: Any) -> list[Any]:
+    def _split(self, out: Any, name: str) -> list[Any]:
         """The arrays in a result; everything else in it is kept aside and returned as it is."""
-        leaves, self.out_tree = jax.tree_util.tree_flatten(out, is_leaf=is_box)
+        leaves, self.out_tree = jax.tree_util.tree_flatten(out, is_leaf=is_whole)
         self.out_static: list[Any] = []
         arrays = []
         for leaf in leaves:
@@ -189,6 +189,7 @@ class _Traced:
                 arrays.append(jnp.asarray(leaf))
                 self.out_static.append(ARRAY)
             else:
+                refuse_held(f"compile: {name}", leaf)
                 self.out_static.append(leaf)
         return arrays
 

@@ -25,7 +25,7 @@ class Signature:
     __slots__ = ("arrays", "boxes", "key", "kinds", "leaves", "traced", "tree")
 
     def __init__(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self.leaves, self.tree = jax.tree_util.tree_flatten((args, kwargs), is_leaf=_is_whole)
+        self.leaves, self.tree = jax.tree_util.tree_flatten((args, kwargs), is_leaf=is_whole)
         self.arrays: list[Any] = []
         self.boxes: list[Any] = []
         self.kinds: list[str] = []
@@ -132,8 +132,8 @@ def _is_array(x: Any) -> bool:
     return isinstance(x, jax.Array) or (isinstance(x, (np.ndarray, np.generic)) and x.dtype.kind not in "OUS")
 
 
-def _is_whole(x: Any) -> bool:
-    # JAX warns of iterators; they are refused in check_static.
+def is_whole(x: Any) -> bool:
+    """What isn't taken apart; JAX warns of iterators, which are refused with messages of their own."""
     return is_box(x) or isinstance(x, Iterator)
 
 
