@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import gc
+import pickle
 import warnings
 import weakref
 from collections import namedtuple
@@ -15,6 +17,7 @@ import numpy as np
 import pytest
 
 import brickwork as bw
+from brickwork import nn
 from brickwork.errors import BrickworkError, ControlFlowError, TraceLeakError
 
 
@@ -1212,3 +1215,67 @@ def test_no_tracer_leaks():
 
 def test_a_read_only_array_type_is_still_an_error_class():
     assert issubclass(TraceLeakError, BrickworkError)
+
+
+@bw.compile
+def add_one(x):
+    return x + 1
+
+
+class Scaled:
+    def __init__(self, factor):
+        self.factor = factor
+
+    @bw.compile
+    def run(self, x):
+        return x * self.factor
+
+
+class Holder(bw.Module):
+    def __init__(self):
+        self.linear = nn.Linear(3, in_features=3)
+        self.step = bw.compile(lambda x: self.linear(x))
+
+    def forward(self, x):
+        return self.step(x)
+
+
+@pytest.mark.parametrize("called", [False, True])
+def test_copies_and_pickles_have_no_programs(called):
+    """A compiled function is copied and pickled as the function is, a compiled module as the module."""
+    x = jnp.ones((1, 3))
+    net = bw.compile(nn.Linear(2, in_features=3))
+    holder = Holder()
+    if called:
+        add_one(x), net(x), holder(x)
+    for same in (copy.copy(add_one), copy.deepcopy(add_one), pickle.loads(pickle.dumps(add_one))):
+        assert same is add_one
+    for other in (copy.deepcopy(net), pickle.loads(pickle.dumps(net))):
+        assert type(other) is type(net) and other.weight is not net.weight and other.stats().programs == 0
+        assert other(x).tolist() == net(x).tolist()
+    clone = holder.clone()
+    assert clone.step is holder.step and clone(x).tolist() == holder(x).tolist()
+    with pytest.raises((pickle.PicklingError, AttributeError), match="lambda"):
+        pickle.dumps(bw.compile(lambda x: x))
+
+
+def test_copies_of_compiled_methods():
+    run = Scaled(2.0).run
+    other = copy.deepcopy(run)
+    other.__self__.factor = 5.0
+    x = jnp.ones(2)
+    assert run(x).tolist() == [2, 2] and other(x).tolist() == [5, 5]
+    assert pickle.loads(pickle.dumps(other))(x).tolist() == [5, 5]
+
+
+def test_what_jax_takes_for_the_same_dtype_is_one_program():
+    """NumPy's default is float64, which is float32 to JAX, but not in 64-bit mode."""
+    f = bw.compile(lambda x: x * 2)
+    for x in (np.ones(3, np.float32), np.ones(3), jnp.ones(3), np.ones(3, np.float32)):
+        assert f(x).dtype == f(x=x).dtype == np.float32
+    assert f.stats().compilations == 2  # one each for what is given by position and by name
+    with jax.enable_x64(True):
+        assert f(np.ones(3)).dtype == np.float64 and f(np.ones(3, np.float32)).dtype == np.float32
+    assert f(np.ones(3)).dtype == np.float32
+    g = bw.compile(lambda n: n + 1)
+    assert g(np.int64(3)).dtype == g(np.int32(3)).dtype == np.int32 and g.stats().compilations == 1

@@ -59,7 +59,7 @@ def pair(x):
         (lambda: bw.vmap(lambda x: Output(x * 2))(X), "vmap: the function returned a Output"),
         (lambda: bw.scan(lambda c, x: (c, Output(x)), 0.0, X), "scan: the function returned a Output"),
         (
-            lambda: bw.compile(lambda p: bw.cond(p, lambda: None, lambda: Output(p * 2)))(jnp.asarray(True)),
+            lambda: bw.compile(lambda p: bw.cond(p, lambda: None, lambda: Output(~p)))(jnp.asarray(True)),
             "cond: the func",
         ),
         (lambda: bw.grad(pair, has_aux=True)(X), "grad: pair returned a Output"),

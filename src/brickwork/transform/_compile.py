@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import inspect
 import sys
@@ -20,9 +21,11 @@ from ..core._control import UNDECIDED, explain_concretization
 from ..core._deferred import is_box
 from ..core._epoch import EPOCH
 from ..core._frame import local
+from ..core._functions import is_global
 from ..core._jax import is_device_error, trace_config
 from ..core._manners import unbox
 from ..errors import ControlFlowError
+from ._bound import BoundMethod, WeakMethod
 from ._cache import enable_cache
 from ._cause import cause
 from ._explain import Explanation, explain
@@ -374,22 +377,22 @@ class Compiled:
         if instance is None:
             return self
         if isinstance(instance, ModuleBase):
-            return _BoundMethod(self, instance, given=True)
+            return BoundMethod(self, instance, given=True)
         return self._bind(instance)
 
     def _bind(self, instance: Any) -> Any:
         number = id(instance)
         known = self._bound.get(number)
         if known is not None and known[0]() is instance:
-            return _BoundMethod(known[1], instance, given=False)
+            return BoundMethod(known[1], instance, given=False)
         forget = weakref.WeakMethod(self._forget)
         try:
             reference = weakref.ref(instance, lambda _: (m := forget()) and m(number))
         except TypeError:  # has __slots__ without __weakref__
-            return _BoundMethod(self, instance, given=True)
-        bound = Compiled(_WeakMethod(self._fn, reference), self._donate, self._speculate)
+            return BoundMethod(self, instance, given=True)
+        bound = Compiled(WeakMethod(self._fn, reference), self._donate, self._speculate)
         self._bound[number] = (reference, bound)
-        return _BoundMethod(bound, instance, given=False)
+        return BoundMethod(bound, instance, given=False)
 
     def _forget(self, number: int) -> None:
         self._bound.pop(number, None)
@@ -424,48 +427,19 @@ class Compiled:
         """
         return explain(self, args, kwargs, hlo)
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        """A function isn't copied, nor is one that is compiled; a module is, and its programs are left behind."""
+        fn = copy.deepcopy(self._fn, memo)
+        return self if fn is self._fn else type(self)(fn, self._donate, self._speculate)
+
+    def __reduce__(self) -> Any:
+        """Pickled as functions are, by name, or with what is compiled; programs are left behind."""
+        if is_global(self):
+            return self.__dict__["__qualname__"]
+        return type(self), (self._fn, self._donate, self._speculate)
+
     def __repr__(self) -> str:
         return f"<compiled {self.__name__}>"
-
-
-class _WeakMethod:
-    """A function with its first argument given, which it does not keep alive."""
-
-    def __init__(self, fn: Callable[..., Any], instance: weakref.ref[Any]) -> None:
-        functools.update_wrapper(self, fn)
-        self._instance = instance
-        self._fn = fn
-
-    @property
-    def __self__(self) -> Any:
-        return self._instance()
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self._fn(self._instance(), *args, **kwargs)
-
-
-class _BoundMethod:
-    """A compiled method of an object.
-
-    A module is passed as the first argument (``given``), so that equal modules share programs; other
-    objects have programs of their own.
-    """
-
-    def __init__(self, compiled: Compiled, instance: Any, given: bool) -> None:
-        self.__wrapped__ = compiled
-        self.__self__ = instance
-        self._given = given
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self.__wrapped__(self.__self__, *args, **kwargs) if self._given else self.__wrapped__(*args, **kwargs)
-
-    def explain(self, *args: Any, hlo: bool = False, **kwargs: Any) -> Explanation:
-        """As :meth:`Compiled.explain`, with the object as first argument."""
-        given = (self.__self__, *args) if self._given else args
-        return self.__wrapped__.explain(*given, hlo=hlo, **kwargs)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.__wrapped__, name)
 
 
 class CompiledModule(Compiled):

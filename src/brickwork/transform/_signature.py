@@ -117,7 +117,7 @@ def quick_key(args: tuple[Any, ...]) -> tuple[tuple[Any, ...], list[Any]] | None
         if kind is ARRAY_TYPE[0]:
             key.append((a.shape, a.dtype, a.weak_type))
         elif kind is np.ndarray and a.dtype.kind not in "OUS":
-            key.append((a.shape, a.dtype, False))
+            key.append((a.shape, a.dtype if a.itemsize < 8 else jax.dtypes.canonicalize_dtype(a.dtype), False))
         elif isinstance(a, ModuleBase):
             key.append(id(a))
             continue
@@ -138,8 +138,10 @@ def is_whole(x: Any) -> bool:
 
 
 def array_key(array: Any) -> tuple[Any, ...]:
-    """What a program depends on in an array."""
-    return (array.shape, array.dtype, getattr(array, "weak_type", False))
+    """What a program depends on in an array; of NumPy's, JAX takes float64 for float32 unless told otherwise."""
+    if isinstance(array, jax.Array):
+        return (array.shape, array.dtype, array.weak_type)
+    return (array.shape, jax.dtypes.canonicalize_dtype(array.dtype), False)
 
 
 def argument_names(fn: Callable[..., Any], tree: Any) -> list[str]:
