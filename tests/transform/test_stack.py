@@ -266,3 +266,48 @@ def test_compiled_modules_count_as_what_they_compile():
 
 def test_printed():
     assert "stack of 2" in repr(bw.stack([nn.Linear(2, in_features=3), nn.Linear(2, in_features=3)]))
+
+
+def waiting():
+    return nn.Sequential(nn.Linear(3), nn.BatchNorm1d(), nn.Linear(2))
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_shapes_are_inferred_in_the_lanes(compiled):
+    """The values are those that the modules would have got by themselves."""
+    bw.seed(1)
+    nets = bw.stack([waiting() for _ in range(3)])
+    run = bw.compile(each) if compiled else each
+    got = run(nets, X)
+    bw.seed(1)
+    alone = [waiting() for _ in range(3)]
+    assert_same(got, jnp.stack([net(X) for net in alone]), rtol=1e-5)
+    for one, net in zip(bw.unstack(nets), alone, strict=True):
+        assert_same(one.state_dict(), net.state_dict(), rtol=1e-5)
+    nets = bw.stack([waiting() for _ in range(3)])
+    bw.vmap(lambda net: jax.lax.pmean(net(X), "net"), axis_name="net", out_axes=None)(nets)
+    assert nets[0].weight.shape == (3, 3, 3)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_shapes_are_inferred_in_the_steps(compiled):
+    def run(blocks, x, shifts):
+        return bw.scan(lambda x, step: (step[0](x) + step[1], None), x, (blocks, shifts))[0]
+
+    blocks = bw.stack([nn.Linear(3) for _ in range(4)])
+    got = (bw.compile(run) if compiled else run)(blocks, X, jnp.arange(4.0))
+    want = X
+    for i, block in enumerate(bw.unstack(blocks)):
+        want = block(want) + i
+    assert_same(got, want, rtol=1e-5)
+
+
+def test_a_failed_inference_leaves_shapes_open():
+    nets = bw.stack([nn.Linear(2) for _ in range(3)])
+    with pytest.raises(ValueError, match="of my own"):
+        bw.vmap(lambda net: (net(X), error("of my own")))(nets)
+    assert nets.weight.shape == (3, 2, None)
+
+
+def error(text):
+    raise ValueError(text)

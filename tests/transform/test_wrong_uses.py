@@ -10,7 +10,7 @@ from tests.exactness.harness import assert_same
 
 import brickwork as bw
 from brickwork import nn
-from brickwork.errors import DeferredShapeError, ShapeMismatchError, StructureError
+from brickwork.errors import ShapeMismatchError, StructureError
 
 X = jnp.linspace(-1.0, 1.0, 12).reshape(4, 3)
 
@@ -29,6 +29,18 @@ class Tally(bw.Module):
         self.total = bw.Buffer(jnp.zeros(()))
 
 
+class Maker(bw.Module):
+    def __init__(self):
+        self.linear = nn.Linear(2)
+
+    def build(self, x):
+        self.scale = bw.Parameter(jnp.ones(2))
+
+    def forward(self, x):
+        return self.linear(x) * self.scale
+
+
+STACK = bw.stack([nn.Linear(2, in_features=3), nn.Linear(2, in_features=3)])
 NAMED, NET, LINEAR = Named(), nn.Linear(1, in_features=3), nn.Linear(2, in_features=3)
 MADE: list[nn.Module] = []
 
@@ -154,7 +166,7 @@ LOOPS = [
     (
         lambda: bw.scan(lambda c, x: (c, None), 0.0, bw.stack([Named(), Named()]), length=3),
         ShapeMismatchError,
-        r"Buffer 'state' has shape \(2,\), which has no first axis of 3",
+        r"Buffer 'state' has shape \(2,\), which has no first axis of 3 for the steps. Stack .*: reach it from outside",
     ),
     (
         lambda: bw.scan(lambda c, x: (c, x), NET, X),
@@ -306,9 +318,34 @@ STACKS = [
         ShapeMismatchError,
         r"'weight' differs .* Parameter float32\[2, 3\], Parameter bfloat16\[2, 3\]",
     ),
-    (lambda: bw.unstack(LINEAR), StructureError, "unstack: Linear is not a stack made by bw.stack"),
+    (lambda: bw.unstack(LINEAR), StructureError, "unstack: Linear is not a stack made by bw.stack$"),
+    (
+        lambda: bw.unstack(bw.stack([nn.ReLU(), nn.ReLU()])),
+        StructureError,
+        "it has no parameters or buffers",
+    ),
+    (lambda: bw.stack(LINEAR), TypeError, r"expected a list of modules, got a Linear; write bw.stack\(\[net1, net2"),
+    (
+        lambda: bw.vmap(lambda e, x: e(x), in_axes=(0, None))(bw.stack([nn.ReLU(), nn.ReLU()]), X),
+        ValueError,
+        "pass a stack of modules that have variables, or say axis_size",
+    ),
+    (
+        lambda: bw.vmap(lambda net, x: net(x), in_axes=(0, None))(bw.stack([Maker(), Maker()]), X),
+        StructureError,
+        r"the build of Maker makes variables, each module its own; call the modules on data.*before bw.stack",
+    ),
+    (
+        lambda: STACK(X),
+        StructureError,
+        "Linear is a stack of 2 modules, which can't be called as one. Map over it: b",
+    ),
+    (lambda: bw.compile(STACK)(X), StructureError, r"Or call one of them: bw.unstack\(stack\)\[i\]"),
+    (lambda: bw.vmap(lambda x: STACK(x))(X), StructureError, "Linear is a stack of 2 modules"),
+    (lambda: bw.grad(lambda x: STACK(x).sum(), STACK)(X), StructureError, "Linear is a stack of 2 modules"),
+    (lambda: STACK.initialize(bw.spec(4, 3)), StructureError, "Linear is a stack of 2 modules"),
+    (lambda: nn.Repeat(lambda: nn.Linear(3), 2).block(X), StructureError, r"and repeat\[i\] of an nn.Repeat"),
     (lambda: bw.unstack(X), TypeError, r"unstack: expected a module, got float32\[4, 3\]"),
-    (lambda: each(bw.stack([nn.Linear(2), nn.Linear(2)]), X), DeferredShapeError, r"a size is not known yet"),
 ]
 
 

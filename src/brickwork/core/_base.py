@@ -16,7 +16,7 @@ from .._draw import Initializer
 from ..errors import DeviceMismatchError, StructureError
 from ._arguments import NOTHING, bound, carried, note
 from ._arrays import check_dtype
-from ._calls import annotate, check_devices
+from ._calls import annotate, check_devices, refuse_stack
 from ._containers import Node, hold, is_structure, made_here, tracked
 from ._deferred import dry_run
 from ._epoch import bump
@@ -187,6 +187,7 @@ class ModuleBase(Node):
                     check_devices(self, record, args)
             else:
                 frame.note(self)
+                refuse_stack(self)
             if not record.built:
                 self._build(args, kwargs)
             if record.pre_hooks:

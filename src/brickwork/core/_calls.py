@@ -8,11 +8,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from ..errors import DeviceMismatchError
+from ..errors import DeviceMismatchError, StructureError
 from ._arrays import lies_on
 from ._jax import Tracer, is_device_error
 from ._repr import describe_extra
-from ._variable import Variable
+from ._variable import Variable, depth
 from ._walk import find_path
 
 _NOTED = "  in net"
@@ -70,6 +70,17 @@ def annotate(error: Exception, calls: list[Any], args: Any, kwargs: Any) -> Exce
     return better
 
 
+def refuse_stack(module: Any) -> None:
+    """Refuse to call several modules as one: their shapes don't fit, or broadcast in a way that nobody meant."""
+    for variable in module.__dict__.values():
+        if isinstance(variable, Variable) and depth(variable):
+            raise StructureError(
+                f"{type(module).__name__} is a stack of {variable.shape[0]} modules, which can't be called as one. Map "
+                "over it: bw.vmap(lambda net, x: net(x), in_axes=(0, None))(stack, x). Or call one of them: "
+                "bw.unstack(stack)[i], and repeat[i] of an nn.Repeat."
+            )
+
+
 def device_error(module: Any, args: Any) -> DeviceMismatchError:
     variables = [(n, v) for n, v in module.named_variables() if v.is_drawn]
     parts = [f"argument {i} is on {a.device}" for i, a in enumerate(args) if isinstance(a, jax.Array)]
@@ -85,6 +96,7 @@ def check_devices(module: Any, record: Any, args: Any) -> None:
     """Refuse an input on other devices than the module's own variables, which JAX might copy silently."""
     probe = record.probe
     if probe is False:
+        refuse_stack(module)
         own = (v for v in module.__dict__.values() if isinstance(v, Variable))
         record.probe = probe = next(own, None)
         if probe is None:

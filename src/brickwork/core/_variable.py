@@ -504,3 +504,10 @@ def _register(cls: type) -> None:
 
 
 _register(Variable)
+
+
+def depth(variable: Variable) -> int:
+    """How many leading axes of a variable count separate values, here: a lane has one less than there is outside."""
+    if not variable.stacked:
+        return 0
+    return variable.stacked - (len(variable._shape) - len(variable.shape))

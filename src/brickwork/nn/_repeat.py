@@ -17,9 +17,10 @@ from ..core._deferred import is_box
 from ..core._frame import TrialFrame, current_frame, outside
 from ..core._jax import Tracer, base_state, is_staged, trace_state
 from ..core._parts import join, part
+from ..core._variable import depth
 from ..errors import ShapeMismatchError, StructureError
 from ..module import Module
-from ..transform._lift import Lanes, Split, depth
+from ..transform._lift import Lanes, Split
 from ..transform._loops import scan_lanes
 from ..transform._remat import call_remat
 from ..transform._stack import example_of, part_of, stack_all

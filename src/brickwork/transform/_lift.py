@@ -28,6 +28,7 @@ from ..core._jax import current_trace, passing
 from ..core._manners import unbox
 from ..core._parameter import Slot
 from ..core._structure import Static
+from ..core._variable import depth
 from ..errors import ShapeMismatchError, StructureError
 from ._held import refuse_held
 
@@ -218,9 +219,10 @@ class Lanes:
         self.values = [v.value for v in self.variables]
         for variable, value in zip(self.variables, self.values, strict=True):
             if not value.ndim or (size is not None and value.shape[0] != size):
+                of, share = ("lanes", "in_axes=None for it") if what == "vmap" else ("steps", "reach it from outside")
                 raise ShapeMismatchError(
                     f"{what}: {name_of(variable)} has shape {value.shape}, which has no first axis of {size} for the "
-                    "lanes. Stack the modules with bw.stack([...]), or share one module: in_axes=None for it."
+                    f"{of}. Stack the modules with bw.stack([...]), or share one module: {share}."
                 )
             size = value.shape[0]
         self.size = size
@@ -256,13 +258,6 @@ class Lanes:
             else:
                 for i, one in enumerate(column):
                     one.value = value[i]
-
-
-def depth(variable: Variable) -> int:
-    """How many leading axes of a variable count separate values, here: a lane has one less than there is outside."""
-    if not variable.stacked:
-        return 0
-    return variable.stacked - (len(variable._shape) - len(variable.shape))
 
 
 def strong(x: Any) -> Any:

@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
 from ..core._calls import describe
+from ..core._deferred import is_box
 from ..core._jax import Tracer
 from ..core._manners import unbox
 from ..errors import ShapeMismatchError
 from ._lift import Carried, Lanes, Split, is_array, split_result
+from ._stack import infer_stacks
+from ._wrt import infer_shapes
 
 
 def scan(
@@ -68,6 +72,7 @@ def scan(
     _require_callable("scan", fn)
     steps = Split(xs, unbox=True)
     length = _length(steps, length)
+    infer_stacks(steps.boxes, lambda one: infer_shapes(fn, (init, _first(steps, one)), {}))
     lanes = Lanes("scan", steps.boxes, length, stacked=True)
     if length is None:
         length = lanes.size
@@ -231,6 +236,12 @@ def _length(steps: Split, length: int | None) -> int | None:
             )
         length = array.shape[0]
     return length
+
+
+def _first(steps: Split, one: Callable[[Any], Any]) -> Any:
+    """What the first step gets, with shapes in the place of arrays and ``one(stack)`` in that of stacks."""
+    shapes = [jax.ShapeDtypeStruct(x.shape[1:], x.dtype) for x in steps.arrays]
+    return jax.tree_util.tree_map(one, steps.fill(shapes), is_leaf=is_box)
 
 
 def _same_carry(what: str, start: Split, before: list[Any], new: Any) -> list[Any]:

@@ -140,7 +140,7 @@ def is_whole(x: Any) -> bool:
 def array_key(array: Any) -> tuple[Any, ...]:
     """What a program depends on in an array; of NumPy's, JAX takes float64 for float32 unless told otherwise."""
     if isinstance(array, jax.Array):
-        return (array.shape, array.dtype, array.weak_type)
+        return (array.shape, array.dtype, getattr(array, "weak_type", False))  # random keys have none
     return (array.shape, jax.dtypes.canonicalize_dtype(array.dtype), False)
 
 

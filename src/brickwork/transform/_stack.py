@@ -11,13 +11,13 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from ..core import ModuleBase, Structure, Variable
 from ..core._calls import describe
-from ..core._frame import outside
+from ..core._frame import TrialFrame, outside
 from ..core._jax import is_device_error
 from ..core._parts import join, part
 from ..core._structure import meaning
+from ..core._variable import depth
 from ..errors import DeviceMismatchError, ShapeMismatchError, StructureError
 from ._cause import first_difference
-from ._lift import depth
 
 
 def stack(modules: Iterable[Any]) -> Any:
@@ -25,7 +25,8 @@ def stack(modules: Iterable[Any]) -> Any:
 
     For ensembles and the like: pass the result to a function under :func:`brickwork.vmap` (or among the ``xs``
     of :func:`brickwork.scan`), where it is one of the modules. Until then its variables may be trained,
-    saved and moved as those of any module. A variable that all modules share stays one.
+    saved and moved as those of any module. A variable that all modules share stays one. Sizes that aren't known yet
+    are inferred at the first such call.
 
     Args:
         modules: at least one module; equal but for their values.
@@ -44,6 +45,9 @@ def stack(modules: Iterable[Any]) -> Any:
         >>> nets.weight.shape
         (5, 2, 3)
     """
+    if isinstance(modules, ModuleBase):
+        name = type(modules).__name__
+        raise TypeError(f"stack: expected a list of modules, got a {name}; write bw.stack([net1, net2, ...])")
     items = [getattr(m, "__brickwork_module__", m) for m in modules]
     for item in items:
         if not isinstance(item, ModuleBase):
@@ -115,7 +119,8 @@ def unstack(module: Any) -> list[Any]:
     variables = module.variables()
     counts = {v.shape[0] for v in variables if v.stacked}
     if len(counts) != 1:
-        raise StructureError(f"unstack: {type(module).__name__} is not a stack made by bw.stack")
+        why = "" if variables else "; it has no parameters or buffers, which are what a stack has several of"
+        raise StructureError(f"unstack: {type(module).__name__} is not a stack made by bw.stack{why}")
     return [part_of(module, lane) for lane in range(counts.pop())]
 
 
@@ -129,6 +134,36 @@ def example_of(module: Any) -> Any:
     known = [(v, depth(v)) for v in module.variables()]
     with outside():
         return _with_parts(module, {id(v): (0,) * (v.stacked - d + 1) for v, d in known if d})
+
+
+def infer_stacks(stacks: Iterable[Any], rehearse: Callable[[Callable[[Any], Any]], None]) -> None:
+    """Infer the shapes of stacks from one of the modules of each.
+
+    Args:
+        stacks: modules; those whose shapes are known are left alone.
+        rehearse: runs what uses the stacks, abstractly, with ``one(stack)`` in the place of each.
+    """
+    waiting = [m for m in stacks if isinstance(m, ModuleBase) and any(None in v.shape for v in m.variables())]
+    if not waiting:
+        return
+    examples = {id(module): example_of(module) for module in waiting}
+    with TrialFrame():
+        rehearse(lambda x: examples.get(id(getattr(x, "__brickwork_module__", x)), x))
+    for module in waiting:
+        adopt_shapes(module, examples[id(module)])
+
+
+def adopt_shapes(module: Any, example: Any) -> None:
+    """Give the modules of a stack the shapes that were inferred for one of them."""
+    mine, inferred = module.variables(), example.variables()
+    if len(mine) != len(inferred):
+        raise StructureError(
+            f"the build of {type(module).__name__} makes variables, each module its own; call the modules on data, or "
+            "net.initialize(bw.spec(...)), before bw.stack puts them together"
+        )
+    for variable, one in zip(mine, inferred, strict=True):
+        if None in variable.shape:
+            variable.shape = (*variable.shape[: variable.ndim - one.ndim], *one.shape)
 
 
 def _with_parts(module: Any, indices: dict[int, tuple[int, ...]]) -> Any:

@@ -15,9 +15,12 @@ from ..core._deferred import is_box
 from ..core._frame import current_frame
 from ..core._jax import in_trace, is_batched, whole
 from ..core._random import advance, fork
+from ..core._variable import depth
 from ..errors import ShapeMismatchError, TraceLeakError
-from ._lift import Lanes, Split, depth, is_array, name_of, split_result
+from ._lift import Lanes, Split, is_array, name_of, split_result
 from ._signature import argument_names
+from ._stack import infer_stacks
+from ._wrt import infer_shapes
 
 
 def vmap(
@@ -105,18 +108,21 @@ class LaneFrame(Frame):
 class _Mapped:
     """One call of a mapped function."""
 
-    def __init__(self, fn: Callable[..., Any], args: Any, kwargs: Any, in_axes: Any, size: int | None) -> None:
+    def __init__(
+        self, fn: Callable[..., Any], args: Any, kwargs: Any, in_axes: Any, size: int | None, shared: Any = ()
+    ) -> None:
         self.fn, self.size = fn, size
+        self.given = args, kwargs, in_axes
         self.split = Split((args, kwargs))
         self.names = argument_names(fn, self.split.tree)
         self.axes: list[int | None] = []
-        modules = []
+        self.stacks: list[Any] = []
         whole, _ = jax.tree_util.tree_flatten((args, kwargs), is_leaf=is_box)
         for name, leaf, axis in zip(self.names, whole, _axes_of(args, kwargs, in_axes), strict=True):
             leaf = getattr(leaf, "__brickwork_module__", leaf)
             if isinstance(leaf, (ModuleBase, Variable)):
-                if _is_mapped(name, leaf, axis):
-                    modules.append(leaf)
+                if not any(leaf is module for module in shared) and _is_mapped(name, leaf, axis):
+                    self.stacks.append(leaf)
             elif is_array(leaf):
                 axis = axis.axis if isinstance(axis, _Each) else axis
                 self.axes.append(axis)
@@ -126,13 +132,33 @@ class _Mapped:
                 raise ValueError(
                     f"vmap: argument {name} is a {type(leaf).__name__}, which has no axis {axis}; give None"
                 )
-        self.lanes = Lanes("vmap", modules, self.size)
-        self.size = self.size if self.lanes.size is None else self.lanes.size
+
+    def _open_lanes(self) -> Lanes:
+        """The variables that have a value for each lane; how many lanes there are is known then."""
+        lanes = Lanes("vmap", self.stacks, self.size)
+        self.size = self.size if lanes.size is None else lanes.size
         if self.size is None:
             raise ValueError(
-                f"vmap: no argument of {getattr(fn, '__name__', fn)!r} is mapped; give one of them an axis, pass a "
-                "stacked module, or say axis_size"
+                f"vmap: no argument of {getattr(self.fn, '__name__', self.fn)!r} is mapped; give one of them an axis, "
+                "pass a stack of modules that have variables, or say axis_size"
             )
+        return lanes
+
+    def _infer(self, out_axes: Any, axis_name: Any) -> None:
+        """Infer the shapes of stacks, with one module of each in its place."""
+
+        def rehearse(one: Callable[[Any], Any]) -> None:
+            *given, in_axes = self.given
+            args, kwargs = jax.tree_util.tree_map(one, tuple(given), is_leaf=is_box)
+            shared = [one(module) for module in self.stacks]
+            size = next((v.shape[0] for module in self.stacks for v in module.variables() if depth(v)), self.size)
+
+            def mapped(*args: Any, **kwargs: Any) -> Any:
+                return _Mapped(self.fn, args, kwargs, in_axes, size, shared).run(out_axes, axis_name)
+
+            infer_shapes(mapped, args, kwargs)
+
+        infer_stacks(self.stacks, rehearse)
 
     def _count(self, name: str, leaf: Any, axis: int) -> None:
         """Check that an array has the axis, and as many lanes along it as the others."""
@@ -149,8 +175,9 @@ class _Mapped:
         self.size = leaf.shape[axis]
 
     def run(self, out_axes: Any, axis_name: Any) -> Any:
+        self._infer(out_axes, axis_name)
         name = _fresh_name() if axis_name is None else axis_name
-        lanes = self.lanes
+        lanes = self._open_lanes()
 
         def lane(arrays: list[Any], slices: list[Any]) -> Any:
             with LaneFrame((name,), lanes.mapped) as frame:
