@@ -181,7 +181,7 @@ def test_aux(net):
         assert aux["note"] == "text" and aux["net"] is net and aux["y"].shape == (3, 2)
         assert not isinstance(aux["y"], jax.core.Tracer) and jnp.issubdtype(aux["key"].dtype, jax.dtypes.prng_key)
     assert int(net.calls) == 5
-    with pytest.raises(TypeError, match=r"has_aux=True: fn must return a pair \(result, aux\), got"):
+    with pytest.raises(TypeError, match=r"has_aux=True: fn must return a pair \(result, aux\), got float32\[3, 2\]"):
         bw.jacobian(apply, has_aux=True)(net, X)
 
 

@@ -313,6 +313,8 @@ def test_printed_and_summed_up():
 
 
 def test_wrong_arguments():
+    with pytest.raises(TypeError, match=r"policy must be a function, one of jax.checkpoint_policies, got 'dots'"):
+        bw.remat(jnp.sin, policy="dots")
     with pytest.raises(TypeError, match="remat: expected a function or a module, got int"):
         bw.remat(3)
     net = nn.Linear(2, in_features=3)

@@ -244,8 +244,9 @@ def expected_stamp() -> object:
 
 def leak(variable: Box, what: str) -> TraceLeakError:
     """The error for a write that a trace would lose or leak."""
+    name = f" {variable.name!r}" if variable.name else ""
     return TraceLeakError(
-        f"{type(variable).__name__} {variable.name!r} was written inside {what}, where the write would be "
+        f"{type(variable).__name__}{name} was written inside {what}, where the write would be "
         "lost or leave a tracer behind. Use brickwork's own transform instead of the raw JAX one "
         "(bw.compile for jax.jit, bw.value_and_grad for jax.value_and_grad, ...), or make the "
         "state explicit with `pure, state = bw.functional(net)`."

@@ -2,6 +2,11 @@
 
 Each function checks its arguments, and is compiled once for each shape when called outside of
 another compiled function.
+
+Called itself, ``brickwork.functional(net)`` takes a module apart: it returns ``(pure, state)``, for any transform of
+JAX. ``pure(state, *args)`` returns ``(output, new state)`` and changes nothing; ``state`` is a dict from path to array,
+with the random stream under ``"__random__"`` where the module draws. ``net.load_state_dict(state, strict=False)`` puts
+it back.
 """
 
 from ._activation import (

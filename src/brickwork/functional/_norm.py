@@ -302,7 +302,11 @@ def update_running_statistics(
     mean, var = lax.stop_gradient((mean, var))
     tracked = tracked + jnp.ones((), tracked.dtype)
     m = 1 / tracked.astype(mean.dtype) if momentum is None else momentum
-    unbiased = var * (count / max(count - 1, 1))
+    if isinstance(count, int):
+        unbiased = var * (count / max(count - 1, 1))
+    else:  # a size of jax.export that is not known
+        n = jnp.asarray(count, var.dtype)
+        unbiased = var * (n / jnp.maximum(n - 1, 1))
 
     def mix(old: Array, new: Array) -> Array:
         wide = old.astype(new.dtype)

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from ..core import ModuleBase, Variable
+from ..core._calls import describe
 from ..core._containers import made_here
 from ..core._deferred import is_box
 from ._held import refuse_held
@@ -169,7 +170,7 @@ class PureCall:
             out, aux = self.selection.call(frame, flat), None
             if self.has_aux:
                 if not isinstance(out, tuple) or len(out) != 2:
-                    raise TypeError(f"has_aux=True: fn must return a pair (result, aux), got {type(out).__name__}")
+                    raise TypeError(f"has_aux=True: fn must return a pair (result, aux), got {describe(out)}")
                 out, aux = out
             out = self.check(out)
             self.written, new = frame.writes()

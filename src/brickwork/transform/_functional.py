@@ -20,8 +20,9 @@ def functional(
     """A module as ``(pure, state)``, for use with any JAX transform.
 
     ``pure(state, *args, **kwargs)`` returns ``(output, new state)`` and changes nothing; ``state`` is
-    a dict from path to array with all parameters and buffers, a tied one once. To put a state back:
-    ``net.load_state_dict(state, strict=False)``.
+    a dict from path to array with all parameters and buffers, a tied one once; of an ``nn.Repeat`` the stacked ones,
+    under ``block``. To put a state back: ``net.load_state_dict(state, strict=False)``, which leaves ``"__random__"``
+    alone.
 
     Args:
         net: the module; every shape must be known.

@@ -156,7 +156,7 @@ def while_loop(cond_fn: Callable[[Any], Any], body_fn: Callable[[Any], Any], ini
     with a fixed number for that.
 
     Raises:
-        TypeError: ``cond_fn`` returns no boolean scalar, or the carry or a variable changes its dtype.
+        TypeError: ``cond_fn`` returns no scalar (a number but 0 is true), or the carry or a variable changes its dtype.
         ShapeMismatchError: the carry or a variable changes its shape.
 
     Example:

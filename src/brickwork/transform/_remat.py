@@ -26,6 +26,10 @@ def remat(fn: Any, *, policy: Callable[..., bool] | None = None) -> Any:
             which can take its place in a network.
         policy: what may be kept after all, one of ``jax.checkpoint_policies``.
 
+    Raises:
+        TypeError: ``fn`` or ``policy`` can't be called.
+        TraceLeakError: the result is an object that JAX can't look into, and holds arrays.
+
     Example:
         >>> import brickwork as bw
         >>> from brickwork import nn
@@ -39,6 +43,11 @@ def remat(fn: Any, *, policy: Callable[..., bool] | None = None) -> Any:
         Chen et al., "Training Deep Nets with Sublinear Memory Cost", 2016; ``jax.checkpoint``.
     """
     fn = getattr(fn, "__brickwork_module__", fn)
+    if policy is not None and not callable(policy):
+        raise TypeError(
+            f"remat: policy must be a function, one of jax.checkpoint_policies, got {policy!r:.60}; for example "
+            "policy=jax.checkpoint_policies.dots_saveable"
+        )
     if isinstance(fn, ModuleBase):
         return Remat(fn, policy)
     if not callable(fn):

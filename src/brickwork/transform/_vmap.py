@@ -34,7 +34,7 @@ def vmap(
     """Map a function over an axis of its arguments, with the state that it uses.
 
     State follows one rule per kind. Parameters and other variables are the same in every lane. Each lane
-    has a random stream of its own, split off the outer one, which advances by one step. Running
+    has a random stream of its own, split off the outer one, which advances by one step if a lane draws. Running
     statistics of normalisation layers move as if the lanes were one batch. Anything else that is
     written must come out the same in every lane.
 
