@@ -175,6 +175,28 @@ def test_settings_are_part_of_what_is_traced():
     assert _jax.setting("jax_default_prng_impl") == "threefry2x32"
 
 
+def test_inputs_that_are_found_while_tracing():
+    """They may be read in any transform inside, and not at all."""
+    values = [jnp.arange(3.0), jnp.asarray(2, jnp.int32), jax.random.key(0)]
+    late = []
+
+    def f(x, y):
+        trace = _jax.current_trace()
+
+        def inner(x):
+            read = [_jax.late_input(trace, value) for value in values]
+            late.extend(tracer.val for tracer in read)
+            return (x * read[0]).sum()
+
+        return jax.grad(inner)(x) + y
+
+    closed = _jax.with_late_inputs(jax.make_jaxpr(f)(jnp.ones(3), 1.0), late, 1)
+    assert [v.aval.shape for v in closed.jaxpr.invars] == [(3,), (3,), (), (), ()]
+    assert _jax.used_inputs(closed) == [True, True, False, False, True]
+    out = _jax.evaluate_jaxpr(closed.jaxpr, closed.consts, [jnp.ones(3), *values, jnp.asarray(5.0)])
+    assert out[0].tolist() == [5, 6, 7]
+
+
 # -- values behind tracers ----------------------------------------------------------------------------
 
 

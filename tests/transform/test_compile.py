@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 import brickwork as bw
-from brickwork import nn
+from brickwork import nn, optim
 from brickwork.errors import BrickworkError, ControlFlowError, TraceLeakError
 
 
@@ -1279,3 +1279,78 @@ def test_what_jax_takes_for_the_same_dtype_is_one_program():
     assert f(np.ones(3)).dtype == np.float32
     g = bw.compile(lambda n: n + 1)
     assert g(np.int64(3)).dtype == g(np.int32(3)).dtype == np.int32 and g.stats().compilations == 1
+
+
+# -- variables that are found on the way -----------------------------------------------------------
+
+
+def test_what_is_only_made_on_the_way_costs_no_second_trace():
+    """Sizes that the first call infers, an optimiser's state, gradients: each becomes an input where it is read."""
+    traces = []
+    net = nn.Sequential(nn.Linear(4), nn.BatchNorm1d(), nn.Linear(1))
+    opt = optim.adam(net, 0.1)
+    other = nn.Sequential(nn.Linear(4, in_features=3), nn.BatchNorm1d(num_features=4), nn.Linear(1, in_features=4))
+    x = np.linspace(-1, 1, 12, dtype=np.float32).reshape(4, 3)
+
+    def train(net, opt):
+        loss, grads = bw.value_and_grad(lambda: (net(x) ** 2).mean(), net)()
+        opt.step(grads)
+        return loss
+
+    @bw.compile
+    def step():
+        traces.append(None)
+        return train(net, opt)
+
+    losses = [float(step())]
+    other.load_state_dict({k: np.asarray(v) for k, v in net.state_dict().items()})
+    eager = optim.adam(other, 0.1)
+    eager.load_state_dict({k: np.asarray(v) for k, v in opt.state_dict().items()})
+    assert len(traces) == 1 and step.stats().compilations == 1
+    for _ in range(3):
+        losses.append(float(step()))
+        assert losses[-1] == pytest.approx(float(train(other, eager)), rel=1e-4)
+    assert len(traces) == 1 and losses[-1] < losses[0]
+    read = step.explain().read
+    assert any("running_mean" in name for name in read) and any("mu" in name for name in read)
+
+
+def test_control_flow_on_what_is_found_on_the_way():
+    """The first trace decides on a value that was no input of it when it began."""
+
+    class Lazy(bw.Module):
+        def build(self, x):
+            self.count = bw.Buffer(jnp.zeros((), jnp.int32))
+
+        def forward(self, x):
+            self.count.value += 1
+            return x * 10 if self.count.value > 2 else x
+
+    lazy = Lazy()
+    traces = []
+
+    @bw.compile
+    def f(x):
+        traces.append(None)
+        return lazy(x)
+
+    assert [float(f(jnp.ones(()))) for _ in range(5)] == [1, 1, 10, 10, 10]
+    assert len(traces) == 2 and int(lazy.count) == 5
+
+
+def test_a_layer_that_is_made_in_the_first_call():
+    """It is there when the function is traced once more."""
+    net = nn.Sequential(nn.Linear(3, in_features=3))
+    net.head = None
+
+    @bw.compile
+    def f(x):
+        if net.head is None:
+            net.head = nn.Linear(2)
+        return net.head(net(x))
+
+    x = jnp.ones((1, 3))
+    assert np.array_equal(f(x), f(x)) and np.allclose(f(x), net.head(net(x)))
+    net.head.weight[:] = 0
+    net.head.bias[:] = 0
+    assert not f(x).any()

@@ -246,6 +246,14 @@ def _is_new(holder: Any) -> bool:
     return holder is None or isinstance(holder, _Tracked) or made_here(holder._bw.trace)
 
 
+def made_in_trace(item: Any) -> bool:
+    """Whether a trace made a variable, or a module that has it as its own."""
+    if isinstance(item, _Tracked) or (isinstance(item, Variable) and item._trace is None):
+        holders = [reference() for reference in item._bw_holders]
+        return any(made_in_trace(holder) for holder in holders if holder is not None)
+    return (item._trace if isinstance(item, Variable) else item._bw.trace) is not None
+
+
 def _refuse_traced(value: Any, place: str) -> None:
     """Refuse to keep a variable whose value is a tracer, or a module that holds one."""
     if isinstance(value, _Tracked) or (value._trace if isinstance(value, Variable) else value._bw.trace) is None:

@@ -136,6 +136,28 @@ def evaluate_jaxpr(jaxpr: Any, consts: Any, args: Any) -> list[Any]:
     return jax.core.eval_jaxpr(jaxpr, consts, *args)
 
 
+_LATE = _core.Primitive("late_input")
+_LATE.def_abstract_eval(lambda *, aval: aval)
+
+
+def late_input(trace: Any, value: Any) -> Any:
+    """A tracer for a further input of a trace that is under way; see :func:`with_late_inputs`."""
+    with in_trace(trace):
+        return _LATE.bind(aval=jax.typeof(value))
+
+
+def with_late_inputs(closed: Any, late: Iterable[Any], position: int) -> Any:
+    """A closed jaxpr with what the late inputs, by their tracers' ``val``, stand for among its inputs."""
+    jaxpr = closed.jaxpr
+    return closed.replace(
+        jaxpr=jaxpr.replace(
+            invars=[*jaxpr.invars[:position], *late, *jaxpr.invars[position:]],
+            eqns=[e for e in jaxpr.eqns if e.primitive is not _LATE],
+            debug_info=jaxpr.debug_info.with_unknown_names(),
+        )
+    )
+
+
 def used_inputs(closed: Any) -> list[bool]:
     """For each input of a closed jaxpr, whether an equation or an output mentions it."""
     jaxpr = closed.jaxpr if hasattr(closed, "jaxpr") else closed
@@ -292,9 +314,13 @@ class Shadow:
 
     def __init__(self, tracers: Iterable[Any], fetch: Callable[[], Iterable[Any]]) -> None:
         self._trace = current_trace()
-        self._inputs = [tracer.val for tracer in tracers]
-        self._fetch: Callable[[], Iterable[Any]] | None = fetch
+        self._waiting: list[tuple[list[Any], Callable[[], Iterable[Any]]]] = []
         self._values: dict[Any, Any] = {}
+        self.learn(tracers, fetch)
+
+    def learn(self, tracers: Iterable[Any], fetch: Callable[[], Iterable[Any]]) -> None:
+        """Take in further inputs."""
+        self._waiting.append(([tracer.val for tracer in tracers], fetch))
 
     def root(self, tracer: Any) -> Any:
         """The value of this trace that is differentiated in ``tracer``, or itself; ``None`` in other transforms.
@@ -308,9 +334,9 @@ class Shadow:
     def value(self, tracer: Any) -> Any:
         """The concrete value of a tracer of this trace; ``None`` if it can't be known."""
         with untraced():
-            if self._fetch is not None:
-                self._values.update(zip(self._inputs, self._fetch(), strict=True))
-                self._fetch = None
+            for inputs, fetch in self._waiting:
+                self._values.update(zip(inputs, fetch(), strict=True))
+            self._waiting = []
             return self._evaluate(tracer)
 
     def _evaluate(self, wanted: Any) -> Any:

@@ -11,8 +11,9 @@ import jax
 import jax.numpy as jnp
 
 from ..core import Frame, ModuleBase, Structure, Variable
+from ..core._containers import made_in_trace
 from ..core._frame import UPDATE_LOCK, all_or_nothing
-from ..core._jax import calls_python, evaluate_jaxpr, trace_config, used_inputs
+from ..core._jax import calls_python, evaluate_jaxpr, late_input, trace_config, used_inputs, with_late_inputs
 from ..core._parameter import Slot
 from ..errors import TraceLeakError
 from ._guards import Guards
@@ -32,7 +33,9 @@ class CompileFrame(Frame):
         super().__init__()
         self.hint = hint
         self.oracle: Oracle | None = None
-        self.unknown: dict[int, Variable] = {}
+        self.unknown: dict[int, Variable] = {}  # what is read besides what is bound; becomes an input on the way
+        self.late: list[Any] = []  # for each array in these, in order, what stands for it in the jaxpr
+        self.again = False  # whether some of it was made in the trace itself, so that a second one is to find it there
         self.touched: set[int] = set()
         self.noted: dict[int, ModuleBase] = {}
         self.assumed: list[tuple[Variable, Callable[[Any], Any], Any]] = []
@@ -42,9 +45,19 @@ class CompileFrame(Frame):
         return super().read(variable)
 
     def resolve(self, variable: Any) -> Any:
+        made = made_in_trace(variable)
         value = variable.concrete()
-        if variable._trace is None:
-            self.unknown[id(variable)] = variable
+        if variable._trace is not None:
+            return value
+        self.unknown[id(variable)] = variable
+        self.again |= made
+        leaves, tree = jax.tree_util.tree_flatten(value)
+        tracers = [late_input(self.trace, x) for x in leaves]
+        self.late += [tracer.val for tracer in tracers]
+        if self.oracle is not None:
+            self.oracle.learn(tracers, lambda: _worth([variable]))
+        value = jax.tree_util.tree_unflatten(tree, tracers)
+        self.bind(variable, value)
         return value
 
     def note(self, module: Any) -> None:
@@ -53,6 +66,14 @@ class CompileFrame(Frame):
     def assume(self, variable: Any, look: Callable[[Any], Any], found: Any) -> None:
         if variable._trace is None:
             self.assumed.append((variable, look, found))
+
+
+def _worth(variables: list[Variable]) -> list[Any]:
+    """The arrays in variables now, which another thread may be about to overwrite."""
+    with UPDATE_LOCK:
+        for variable in variables:
+            variable.lend()
+        return jax.tree_util.tree_leaves([v.concrete() for v in variables])
 
 
 class Stale(Exception):
@@ -97,10 +118,16 @@ class _Traced:
                 )
             except TooLong:
                 shapes = self._abandon(values, signature.arrays)
-                break
-            if not self.frame.unknown:
-                break
-            known.update(self.frame.unknown)
+            else:
+                if self.frame.again:
+                    known.update(self.frame.unknown)
+                    continue
+                position = len(jax.tree_util.tree_leaves(values))
+                self.jaxpr = with_late_inputs(self.jaxpr, self.frame.late, position)
+                late = list(self.frame.unknown.values())
+                self.inputs += late
+                values += [v.concrete() for v in late]
+            break
         else:
             raise TraceLeakError(
                 f"every trace of {getattr(fn, '__name__', fn)!r} reads new variables; "
@@ -146,11 +173,7 @@ class _Traced:
 
     def _worth(self, signature: Signature) -> list[Any]:
         """What the inputs of the trace are worth now."""
-        with UPDATE_LOCK:
-            for variable in self.inputs:
-                variable.lend()  # another thread may be about to overwrite it
-            arrays = [x if isinstance(x, jax.Array) else jnp.asarray(x) for x in signature.arrays]
-            return jax.tree_util.tree_leaves(([v.concrete() for v in self.inputs], arrays))
+        return [*_worth(self.inputs), *(x if isinstance(x, jax.Array) else jnp.asarray(x) for x in signature.arrays)]
 
     def _decided(self, frame: CompileFrame) -> list[Any]:
         """The values that the path depends on."""

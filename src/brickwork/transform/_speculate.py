@@ -234,6 +234,10 @@ class Oracle:
         self.asked: list[Any] = []  # the values that they are about, in the trace
         self.ended = False  # whether there were too many
 
+    def learn(self, tracers: Iterable[Any], fetch: Callable[[], Iterable[Any]]) -> None:
+        """Take in further inputs of the trace."""
+        self._shadow.learn(tracers, fetch)
+
     def ask(self, tracer: Any, convert: Callable[[Any], Any], rehearsal: bool) -> Any:
         """What a tracer is worth, or ``NotImplemented``; of a rehearsal nothing is kept."""
         root = self._shadow.root(tracer)
