@@ -11,21 +11,39 @@ from pathlib import Path
 import pytest
 
 _SCRIPT = """
-import brickwork as bw, jax, jax.numpy as jnp
-f = bw.compile(lambda v: (v * 2).sum())
-f(jnp.ones(3))
+import brickwork as bw, numpy as np, sys
+from brickwork import nn, optim
+programs = []
+from jax._src import compiler
+compile = compiler.backend_compile_and_load
+def noted(backend, module, *args, **kwargs):
+    programs.append(module.operation.attributes["sym_name"].value)
+    return compile(backend, module, *args, **kwargs)
+compiler.backend_compile_and_load = noted
+net = nn.Linear(1)
+opt = optim.adam(net, 0.1)
+@bw.compile
+def step(x):
+    loss, grads = bw.value_and_grad(lambda: net(x).sum(), net)()
+    opt.step(grads)
+    return loss
+step(np.ones((2, 3), np.float32))
 info = bw.cache_info()
+print("compiled:", *programs, file=sys.stderr)
 print(info.directory, info.hits, info.misses, info.size)
 """
 _SRC = str(Path(__file__).parents[2] / "src")
 
 
-def run(**env):
+def run(compiles=None, **env):
     clean = {k: v for k, v in os.environ.items() if not k.startswith(("JAX_COMPILATION", "BRICKWORK"))}
     out = subprocess.run(
         [sys.executable, "-c", _SCRIPT], env=clean | {"PYTHONPATH": _SRC} | env, capture_output=True, text=True
     )
     assert out.returncode == 0, out.stderr
+    if compiles is not None:
+        assert ("jit_step" in out.stderr and "jit__init" in out.stderr) is compiles, out.stderr
+        assert ("jit_" in out.stderr) is compiles, out.stderr
     directory, hits, misses, size = out.stdout.split()
     return directory, int(hits), int(misses), int(size)
 
@@ -33,9 +51,9 @@ def run(**env):
 @pytest.mark.timeout(60)
 def test_second_process_hits(tmp_path):
     where = tmp_path / "made" / "here"
-    directory, hits, misses, size = run(BRICKWORK_CACHE=str(where))
+    directory, hits, misses, size = run(compiles=True, BRICKWORK_CACHE=str(where))
     assert directory == str(where) and hits == 0 and misses > 0 and size > 0
-    directory, hits, misses, _ = run(BRICKWORK_CACHE=str(where))
+    directory, hits, misses, _ = run(compiles=False, BRICKWORK_CACHE=str(where))  # nor the optimiser's first state
     assert hits > 0 and misses == 0
 
 

@@ -264,7 +264,6 @@ class Compiled:
         ready.look_at_devices(signature.arrays)
         if program.executable is None and not program.eager:
             forbid(self, program.cause)
-            enable_cache()
             ready.compile(signature.arrays)
             self._compile_seconds += program.compile_seconds
             self._trace_seconds += program.trace_seconds
@@ -341,6 +340,7 @@ class Compiled:
         why = cause(self, signature, boxes) if wrong is None else f"another path through its control flow at {wrong}"
         forbid(self, why, *(() if wrong is None else (_OTHER_PATH,)))
         watch()
+        enable_cache()  # before tracing, in which initial values are computed
         given = None if not self._speculate or not listen() else () if wrong is None else wrong.decisions
         program = Program(self._fn, signature, self._guards(signature), boxes, self._donate, given)
         program.cause = why
