@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from types import SimpleNamespace
 
 import jax
@@ -251,6 +252,74 @@ def test_hooks(net, f):
     pre.remove()
     assert value(f, x()) == 6
     assert f.stats().compilations == 4
+
+
+class HookState:
+    """A hook with an attribute, and a method that is one too."""
+
+    def __init__(self):
+        self.amount = 2.0
+
+    def __call__(self, module, args, out=None):
+        return args[0] * self.amount if out is None else out * self.amount
+
+    hook = __call__
+
+
+def hooks():
+    """Hooks that multiply by two, before or after, and what makes them multiply by seven."""
+    amount, state, settings = 2.0, HookState(), SimpleNamespace(amount=2.0)
+
+    def set_captured():
+        nonlocal amount
+        amount = 7.0
+
+    def named(m, args, out=None, by=2.0):
+        return (args[0] if out is None else out) * by
+
+    return {
+        "captured": (lambda m, args, out=None: (args[0] if out is None else out) * amount, set_captured),
+        "global": (_hook_global, lambda: _set(_rate=7.0)),
+        "named": (_hook_named, lambda: _set(_rate=7.0)),
+        "attribute": (
+            lambda m, args, out=None: (args[0] if out is None else out) * settings.amount,
+            lambda: setattr(settings, "amount", 7.0),
+        ),
+        "object": (state, lambda: setattr(state, "amount", 7.0)),
+        "method": (state.hook, lambda: setattr(state, "amount", 7.0)),
+        "partial": (functools.partial(_hook_of, settings), lambda: setattr(settings, "amount", 7.0)),
+        "defaults": (named, lambda: setattr(named, "__defaults__", (None, 7.0))),
+    }
+
+
+def _hook_global(m, args, out=None):
+    return (args[0] if out is None else out) * _rate
+
+
+def _hook_named(m, args, out=None):
+    return _helper(args[0] if out is None else out)
+
+
+def _hook_of(settings, m, args, out=None):
+    return (args[0] if out is None else out) * settings.amount
+
+
+@pytest.mark.parametrize("before", [False, True], ids=["after", "before"])
+@pytest.mark.parametrize("as_argument", [False, True], ids=["captured", "an argument"])
+@pytest.mark.parametrize("kind", hooks())
+def test_what_a_hook_reads(kind, as_argument, before):
+    hook, change = hooks()[kind]
+    net = bw.Sequential(Scale(1.0))
+    (net[0].register_forward_pre_hook if before else net[0].register_forward_hook)(hook)
+    f = bw.compile(lambda m, v: m(v)) if as_argument else bw.compile(net)
+    args = (net, x()) if as_argument else (x(),)
+    try:
+        assert value(f, *args) == 2
+        change()
+        assert value(f, *args) == 7
+        assert f.stats().compilations == 2
+    finally:
+        _set(_rate=2.0)
 
 
 def test_a_module_used_through_a_method_only(net):

@@ -3,9 +3,9 @@
 A program is traced once and run many times, so whatever the function read from outside must still be
 what it was. Modules and variables report themselves to the frame when used. This file adds the names
 through which a function reaches things: globals, closure cells, defaults, attributes of captured
-objects and of Python modules, items of captured lists and dicts; also for the functions it calls and
-the ``forward`` methods of the modules it uses. Rebinding one of them (``net = other``, ``rate = 0.1``,
-``config.rate = 0.1``) is noticed at the next call.
+objects and of Python modules, items of captured lists and dicts; also for the functions it calls, the
+``forward`` methods of the modules it uses, their hooks, and the objects that they hold. Rebinding one
+of them (``net = other``, ``rate = 0.1``, ``config.rate = 0.1``) is noticed at the next call.
 
 Of objects only the attributes count whose names occur in the code, so that a counter that the
 function doesn't read may change freely.
@@ -13,20 +13,23 @@ function doesn't read may change freely.
 
 from __future__ import annotations
 
-import dis
+import dataclasses
 import functools
 import inspect
+import operator
 import os
 import sys
 import types
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
 
 from ..core import ModuleBase, Variable
+from ..core._containers import Node
 from ..core._structure import Static
+from ._names import attribute_names, names_in
 
 _LIMIT = 10_000
 _MANY = 256  # items of captured containers that are looked at, in all
@@ -34,9 +37,14 @@ _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 _LIBRARIES = (_PACKAGE + os.sep, f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")
 _STDLIB = os.path.dirname(os.path.abspath(os.__file__)) + os.sep
 _MISSING = object()
+_GONE = object()  # what is asked of an object that nobody has any more
 _PLAIN = (bool, int, float, complex, str, bytes, type(None))
 _CLOSED = (np.ndarray, np.generic, types.BuiltinFunctionType)
 _UNINTERESTING = (types.ModuleType, types.BuiltinFunctionType)
+_OPAQUE = frozenset({"jax", "jaxlib", "numpy", "optax", "brickwork"})  # are not looked into
+_BASES = type.__dict__["__mro__"].__get__
+_NAMESPACE = type.__dict__["__dict__"].__get__
+_DEFAULTS = ("__defaults__", "__kwdefaults__")
 
 
 class _Memory:
@@ -71,6 +79,8 @@ class _Memory:
 
     def changed(self, value: Any) -> str | None:
         """The name, if it stands for something else now; an equal number or string is the same."""
+        if value is _GONE:  # what took the place of its owner was found equal, and is looked at next
+            return None
         if isinstance(self.known, Static):
             return None if Static(value) == self.known else self.label
         same = self.known() is value if isinstance(self.known, weakref.ref) else id(value) == self.identity
@@ -97,15 +107,14 @@ class Guards:
 
     def __init__(self, *functions: Any) -> None:
         self.settled = False  # whether they were taken after tracing, which may itself have changed things
-        names: set[str] = set()
-        loads: set[str] = set()
+        mentioned = _Mentioned()
         while True:  # which attributes matter shows only when all code has been seen
-            search = _Search(names, loads)
+            search = _Search(mentioned)
             for fn in functions:
                 search.value(fn, None)
-            if search.names == names and search.loads == loads:
+            if search.mentioned == mentioned:
                 break
-            names, loads = search.names, search.loads
+            mentioned = search.mentioned
         self.guards, self.roots, self.variables = search.guards, search.roots, search.variables
         self._quick = [(look, key, *memory.quick()) for look, key, memory in self.guards]
 
@@ -139,9 +148,19 @@ def _contents(cell: types.CellType) -> Any:
         return _MISSING
 
 
-def _attribute(reference: weakref.ref[Any], name: str) -> Any:
+def _captured(reference: weakref.ref[types.FunctionType], index: int) -> Any:
+    fn = reference()
+    return _GONE if fn is None else _contents((fn.__closure__ or ())[index])
+
+
+def _attribute(reference: Callable[[], Any], name: str) -> Any:
     owner = reference()
-    return _MISSING if owner is None else _item(owner, name)
+    return _GONE if owner is None else _item(owner, name)
+
+
+def _referent(reference: Callable[[], Any]) -> Any:
+    value = reference()
+    return _GONE if value is None else value
 
 
 def _item(owner: Any, key: Any) -> Any:
@@ -151,14 +170,14 @@ def _item(owner: Any, key: Any) -> Any:
         return dict.get(owner, key, _MISSING)
     if issubclass(kind, (list, tuple)) and isinstance(key, int):
         return owner[key] if key < len(owner) else _MISSING
-    if issubclass(kind, types.FunctionType):
+    if issubclass(kind, types.FunctionType) and key in _DEFAULTS:
         return getattr(owner, key)
     try:
         found = object.__getattribute__(owner, "__dict__").get(key, _MISSING)
     except AttributeError:
         found = _MISSING
     if found is _MISSING:
-        slot = inspect.getattr_static(kind, key, None)
+        slot = _on_class(kind, key)
         if isinstance(slot, types.MemberDescriptorType):
             try:
                 return slot.__get__(owner)
@@ -167,43 +186,42 @@ def _item(owner: Any, key: Any) -> Any:
     return found
 
 
-def _instructions(code: types.CodeType) -> Iterator[tuple[str, Any, str]]:
-    for instruction in dis.get_instructions(code):
-        yield instruction.opname, instruction.argval, instruction.argrepr
-    for constant in code.co_consts:
-        if isinstance(constant, types.CodeType):
-            yield from _instructions(constant)
-
-
-@functools.lru_cache(maxsize=4096)
-def _names_in(code: types.CodeType) -> tuple[tuple[str, ...], frozenset[str], frozenset[str]]:
-    """The globals that some code uses, its attribute names, and those of them that are more than method calls."""
-    used = list(_instructions(code))
-    loads = (arg for op, arg, _ in used if op in ("LOAD_GLOBAL", "LOAD_NAME"))
-    attributes = [(op, arg, show) for op, arg, show in used if op in ("LOAD_ATTR", "LOAD_METHOD", "LOAD_SUPER_ATTR")]
-    # A method call is LOAD_METHOD up to Python 3.11, then a LOAD_ATTR that also pushes the object.
-    plain = frozenset(arg for op, arg, show in attributes if op != "LOAD_METHOD" and "NULL" not in show)
-    return tuple(dict.fromkeys(loads)), frozenset(arg for _, arg, _ in attributes), plain
+def _on_class(kind: type, name: str) -> Any:
+    """What a class or one it inherits from holds; ``inspect.getattr_static`` takes too long for each call."""
+    for owner in _BASES(kind):
+        namespace = _NAMESPACE(owner)
+        if name in namespace:
+            return namespace[name]
+    return _MISSING
 
 
 def _is_library(path: str | None) -> bool:
     return path is None or path.startswith((_STDLIB, "<frozen")) or any(part in path for part in _LIBRARIES)
 
 
+@dataclasses.dataclass
+class _Mentioned:
+    """The attribute names in the code."""
+
+    names: set[str] = dataclasses.field(default_factory=set)
+    loads: set[str] = dataclasses.field(default_factory=set)  # those that are more than calls of methods
+    tried: set[str] = dataclasses.field(default_factory=set)  # those that may be missing, and be added later
+
+
 class _Search:
     """One pass over everything reachable.
 
-    ``names`` and ``loads`` are the attribute names that an earlier pass found in the code: all, and those
-    that are more than calls of methods. A counter called ``step`` beside calls of ``opt.step(...)``
-    doesn't matter.
+    ``known`` are the names that an earlier pass found. Calls of methods are kept apart because a counter called
+    ``step`` beside calls of ``opt.step(...)`` doesn't matter.
     """
 
-    def __init__(self, names: set[str], loads: set[str]) -> None:
-        self.known_names, self.known_loads = frozenset(names), frozenset(loads)
-        self.names, self.loads = set(names), set(loads)
+    def __init__(self, known: _Mentioned) -> None:
+        self.known = known
+        self.mentioned = _Mentioned(set(known.names), set(known.loads), set(known.tried))
         self.guarded: set[tuple[int, Any]] = set()  # namespaces and names
         self.seen_types: set[type] = set()
         self.items_left = _MANY
+        self.weakly = False  # whether the functions found must not be kept alive
         self.guards: list[tuple[Callable[[Any], Any], Any, _Memory]] = []
         self.roots: list[ModuleBase] = []
         self.variables: list[Variable] = []
@@ -233,13 +251,15 @@ class _Search:
         elif issubclass(kind, Variable):
             self.variables.append(value)
         elif issubclass(kind, types.FunctionType):
-            self.function(value)
+            self.function(value, memory)
         elif issubclass(kind, types.MethodType):
             self.value(value.__self__, None)
             self.value(value.__func__, None)
         elif issubclass(kind, functools.partial):
             for part in (value.func, *value.args, *value.keywords.values()):
                 self.value(part, None)
+        elif kind is operator.attrgetter:
+            self.ask(attribute_names(value.__reduce__()[1]))
         elif issubclass(kind, (list, tuple, dict)):
             self.container(value, memory)
         elif issubclass(kind, types.ModuleType):
@@ -253,17 +273,39 @@ class _Search:
     def module(self, module: ModuleBase) -> None:
         self.roots.append(module)
         for inner in module.modules():
-            self.names.add("forward")
+            self.mentioned.names.add("forward")
             self.of_class(type(inner))
-            for _, value in inner.edges():
-                if callable(value) and not issubclass(type(value), (ModuleBase, Variable, type)):
-                    self.value(value, None)
+            record = inner._bw
+            outer, self.weakly = self.weakly, True
+            self.held([value for _, value in inner.edges()])
+            self.held([*record.hooks.values(), *record.pre_hooks.values()])
+            self.weakly = outer
+
+    def held(self, values: Iterable[Any]) -> None:
+        """Look into what a module holds. Its attributes, and the items of its lists, dicts and tuples, are its own
+        to watch, and so are modules and variables; what other objects hold is not.
+        """
+        for value in values:
+            kind = type(value)
+            if _is_watched(kind):
+                continue
+            closed = _package(kind) in _OPAQUE
+            if not issubclass(kind, (list, dict, tuple)):
+                self.value(value, None)
+            elif issubclass(kind, Node) or (issubclass(kind, tuple) and not closed):
+                items = dict.values(value) if issubclass(kind, dict) else value
+                inner = [item for item in items if not _is_watched(type(item))]
+                if len(inner) <= self.items_left:
+                    self.items_left -= len(inner)
+                    self.held(inner)
+            elif not closed:  # a container of another kind, which tells nobody of changes
+                self.guard(_referent, _reference(value), kind.__name__, value)
 
     def matters(self, name: str, value: Any) -> bool:
         """Whether code that mentions a name can depend on this value of it."""
         if issubclass(type(value), _UNINTERESTING):
             return False
-        return name in self.known_loads or (name in self.known_names and callable(value))
+        return name in self.known.loads or (name in self.known.names and callable(value))
 
     def of_class(self, kind: type) -> None:
         """Guard what the code may find on a class: methods, properties, constants. Once for each class."""
@@ -274,32 +316,48 @@ class _Search:
             if _is_library_class(owner):
                 continue
             namespace = vars(owner)
-            for name in sorted(self.known_names & namespace.keys()):
-                found = namespace[name]
+            for name in sorted((self.known.names & namespace.keys()) | self.known.tried):
+                found = namespace.get(name)  # None when missing, as the guard will find it
                 inner = found.fget if isinstance(found, property) else getattr(found, "__func__", None)
                 if inner is not None or self.matters(name, found):
                     self.guard(namespace.get, name, f"{owner.__name__}.{name}", found)
                     self.value(inner, None)  # of a property, a static or a class method
 
-    def function(self, fn: types.FunctionType) -> None:
-        for name, cell in zip(fn.__code__.co_freevars, fn.__closure__ or (), strict=True):
-            self.guard(_contents, cell, f"captured variable {name!r}", _contents(cell))
-        for name in ("__defaults__", "__kwdefaults__"):
+    def function(self, fn: types.FunctionType, memory: _Memory | None) -> None:
+        cells = fn.__closure__ or ()
+        captured = [_contents(cell) for cell in cells]
+        for i, (name, cell) in enumerate(zip(fn.__code__.co_freevars, cells, strict=True)):
+            look, key = (functools.partial(_captured, weakref.ref(fn)), i) if self.weakly else (_contents, cell)
+            self.guard(look, key, f"captured variable {name!r}", captured[i])
+        for name in _DEFAULTS:
             if getattr(fn, name):
                 look = functools.partial(_attribute, weakref.ref(fn))
                 self.guard(look, name, f"the defaults of {fn.__name__}", getattr(fn, name))
         if _is_library(fn.__code__.co_filename):
             return
-        loads, attributes, plain = _names_in(fn.__code__)
-        self.names |= attributes
-        self.loads |= plain
-        for name in loads:
+        names = names_in(fn.__code__)
+        captured += [fn.__globals__.get(name, _MISSING) for name in names.globals]
+        self.mentioned.names |= names.attributes
+        self.mentioned.loads |= names.loads
+        self.mentioned.tried |= names.tried
+        if names.by_string:
+            self.ask(names.strings | attribute_names((*captured, fn.__defaults__)))
+        elif any(_asks_by_string(helper) for helper in captured):
+            self.ask(names.strings)
+        self.attributes(fn.__name__, fn, memory)
+        for name in names.globals:
             value = fn.__globals__.get(name, _MISSING)
             kind = type(value)
             if issubclass(kind, types.ModuleType) or (issubclass(kind, type) and _is_library_class(value)):
                 self.value(value, None)
             elif value is not _MISSING and not issubclass(kind, types.BuiltinFunctionType):
                 self.guard(fn.__globals__.get, name, f"global {name!r}", value)
+
+    def ask(self, names: Iterable[str]) -> None:
+        """Take strings as attributes that are read, and perhaps only asked for."""
+        self.mentioned.names.update(names)
+        self.mentioned.loads.update(names)
+        self.mentioned.tried.update(names)
 
     def container(self, value: Any, memory: _Memory | None) -> None:
         """The items of a list, tuple or dict, as long as there are not too many in all to compare at each call."""
@@ -321,7 +379,7 @@ class _Search:
         wrapped = inspect.getattr_static(value, "__wrapped__", None)  # functools.wraps, jax.jit
         if isinstance(wrapped, types.FunctionType):
             self.value(wrapped, None)
-        if kind.__module__.partition(".")[0] in ("jax", "jaxlib", "numpy", "optax", "builtins", "brickwork"):
+        if kind.__module__ == "builtins" or _package(kind) in _OPAQUE:
             return
         call = inspect.getattr_static(kind, "__call__", None)
         if isinstance(call, types.FunctionType):
@@ -333,11 +391,12 @@ class _Search:
         """Guard the attributes of an object that the code mentions: below the name that it was found by,
         or by themselves when it has none.
         """
-        for name in sorted(self.known_names):
+        kind = type(owner)
+        alone = issubclass(kind, (types.ModuleType, types.FunctionType))
+        for name in sorted(self.known.names):
             found = _item(owner, name)
-            if found is _MISSING and (
-                issubclass(type(owner), types.ModuleType) or inspect.getattr_static(type(owner), name, None) is None
-            ):
+            lacking = found is _MISSING and (alone or _on_class(kind, name) is _MISSING)
+            if lacking and name not in self.known.tried:
                 continue  # neither here nor, as a default that an attribute might hide one day, on the class
             if not self.matters(name, found) and found is not _MISSING:
                 continue
@@ -348,6 +407,22 @@ class _Search:
                 self.value(found, inner)
             else:
                 self.guard(functools.partial(_attribute, _reference(owner)), name, label_here, found)
+
+
+def _is_watched(kind: type) -> bool:
+    """Whether values of a type can't change, or report it themselves."""
+    return kind in _PLAIN or issubclass(kind, (ModuleBase, Variable, *_CLOSED))
+
+
+def _asks_by_string(value: Any) -> bool:
+    """Whether a value is a function that reads attributes whose names it may have been given."""
+    if not issubclass(type(value), types.FunctionType) or _is_library(value.__code__.co_filename):
+        return False
+    return names_in(value.__code__).by_string
+
+
+def _package(kind: type) -> str:
+    return kind.__module__.partition(".")[0]
 
 
 def _reference(owner: Any) -> Any:
