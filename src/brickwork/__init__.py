@@ -4,6 +4,7 @@ Write modules as in PyTorch, run them at the speed of ``jax.jit``.
 """
 
 import types as _types
+from importlib import import_module as _import_module
 from typing import TYPE_CHECKING
 
 from . import (
@@ -24,16 +25,6 @@ from .device import (
     to as to,
     try_all_gpus as try_all_gpus,
     try_gpu as try_gpu,
-)
-from .io import (
-    Checkpointer as Checkpointer,
-    Exported as Exported,
-    export as export,
-    load as load,
-    load_exported as load_exported,
-    load_module as load_module,
-    save as save,
-    save_as as save_as,
 )
 from .memory import keep_memory as keep_memory
 from .module import Module as Module
@@ -66,6 +57,16 @@ from .transform import (
 )
 
 if TYPE_CHECKING:
+    from .io import (
+        Checkpointer as Checkpointer,
+        Exported as Exported,
+        export as export,
+        load as load,
+        load_exported as load_exported,
+        load_module as load_module,
+        save as save,
+        save_as as save_as,
+    )
     from .transform import functional as functional
 else:
     from .transform import functional as _pure
@@ -77,5 +78,18 @@ else:
             return _pure(*args, **kwargs)
 
     functional.__class__ = _FunctionalModule
+
+    # Reading and writing files takes a quarter of the time of importing the rest, and is imported when it is used.
+    _IO = ("Checkpointer", "Exported", "export", "load", "load_exported", "load_module", "save", "save_as")
+
+    def __getattr__(name):
+        if name not in (*_IO, "io"):
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        io = _import_module(f"{__name__}.io")
+        globals().update({known: getattr(io, known) for known in _IO})
+        return globals()[name]
+
+    def __dir__():
+        return sorted({*globals(), *_IO, "io"})
 
 __version__ = "0.1.0"
