@@ -92,4 +92,5 @@ else:
     def __dir__():
         return sorted({*globals(), *_IO, "io"})
 
+
 __version__ = "0.1.0"

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
 from .core import LoadReport, ModuleBase
 
-_above: dict[str, Callable[..., Any]] = {}
+_methods: dict[str, Callable[..., Any]] = {}
 
 
 def implement(**functions: Callable[..., Any]) -> None:
     """Enter what methods of :class:`Module` call that stands above it: files know the layers, which know ``Module``."""
-    _above.update(functions)
+    _methods.update(functions)
+
+
+def _above(name: str) -> Callable[..., Any]:
+    if name not in _methods:
+        import_module(f"{__package__}.io")  # enters them; not before, because it takes its time
+    return _methods[name]
 
 
 class Module(ModuleBase):
@@ -70,7 +77,7 @@ class Module(ModuleBase):
             TypeError: the architecture holds something that can't be recorded; nothing is written.
             CheckpointError: the file can't be written.
         """
-        _above["save"](self, path, architecture)
+        _above("save")(self, path, architecture)
 
     def load(
         self,
@@ -117,7 +124,7 @@ class Module(ModuleBase):
             LoadError: the contents don't fit, or it can't be told which layer is which; the network stays as it was.
             CheckpointError: the file can't be read.
         """
-        return _above["load"](self, path, strict=strict, rename=rename, prefix=prefix)
+        return _above("load")(self, path, strict=strict, rename=rename, prefix=prefix)
 
     def summary(self, *specs: Any) -> Any:
         """A table of path, layer, output shape and parameters, to be printed.

@@ -808,7 +808,15 @@ class Two(bw.Module):
             r"a block got float32\[6, 4\] and gave bfloat16\[6, 4\]. Convert it with .astype",
         ),
         (lambda: nn.Repeat(dense, 2)(), TypeError, "missing 1 required positional argument: 'x'"),
-        (lambda: nn.Repeat(dense, 2)["a"], TypeError, "'str' object"),
+        (lambda: nn.Repeat(dense, 2)["a"], TypeError, "Repeat: the index of a block must be an integer, got 'a'"),
+        (
+            lambda: nn.Repeat(dense, 4)[1:3],
+            TypeError,
+            r"Repeat: the index of a block must be an integer; blocks are kept stacked, so some of them can only be "
+            r"had as copies: nn.Sequential\(\*\[repeat\[i\] for i in range\(1, 3\)\]\)$",
+        ),
+        (lambda: nn.Repeat(dense, 4)[::-2], TypeError, r"for i in range\(3, -1, -2\)\]"),
+        (lambda: nn.Repeat(dense, 4)[:-1], TypeError, r"for i in range\(0, 3\)\]"),
     ],
 )
 def test_errors(make, error, message):

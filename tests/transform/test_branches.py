@@ -282,6 +282,32 @@ def test_a_gradient_that_is_there_may_be_added_to(way):
     assert float(net.bias.grad[0]) == 8
 
 
+@pytest.mark.parametrize(
+    ("yes", "no", "text"),
+    [
+        (
+            {"a": 1.0, "b": 2},
+            {"a": 1.0, "b": 2.0},
+            "false_fn gives {'a': 1.0, 'b': 2.0} and true_fn {'a': 1.0, 'b': 2}; ",
+        ),
+        ({"a": 1.0, "b": 2}, {"a": 1.0, "b": 2.0}, "; they differ at result['b']: 2.0 and 2"),
+        ({"a": 1.0}, {"b": 1.0}, "{'b': 1.0} and true_fn {'a': 1.0}; they differ at result['b']: 1.0 and nothing"),
+        (
+            {"a": [{"b": X}]},
+            {"a": [{"b": X[0]}]},
+            "gives {'a': [{'b': float32[3]}]} and true_fn {'a': [{'b': float32[4, 3]}",
+        ),
+        ([X] * 20, [X] * 19 + [X[0]], "; they differ at result[19]: float32[3] and float32[4, 3]"),
+        ([X] * 20, [X] * 19, "float32[4, 3], ... 13 more] and true_fn [float32[4, 3], "),
+        ({"a": None}, {"a": X}, "; they differ at result['a']: float32[4, 3] and None"),
+    ],
+)
+def test_results_that_differ(yes, no, text):
+    with pytest.raises(TypeError) as caught:
+        bw.compile(lambda p: bw.cond(p, lambda: yes, lambda: no))(YES)
+    assert text in str(caught.value)
+
+
 def test_a_failure_while_tracing_changes_nothing():
     net, b = nn.Sequential(nn.BatchNorm1d(), nn.Dropout(0.5)), scalar(2.0)
     net(X)

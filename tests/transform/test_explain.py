@@ -194,6 +194,15 @@ def test_a_function_that_cannot_be_compiled():
     assert f.explain(x(), hlo=True).hlo is None
 
 
+def test_a_function_that_is_not_compiled_any_more():
+    f = bw.compile(lambda v: v + int(v))
+    with pytest.warns(UserWarning, match="runs without being compiled"):
+        for n in range(20):
+            f(jnp.float32(n))
+    e = f.explain(jnp.float32(99))
+    assert e.eager and e.predicates == () and "assumed" not in str(e)
+
+
 def test_the_page(net):
     f = bw.compile(lambda v, rate=1: net(v) * rate)
     f.__name__ = "f"
@@ -357,6 +366,35 @@ def test_the_same_errors_as_a_call(net, devices):
     assert (f.stats().calls, f.stats().compilations) == (0, 0) or f.stats().compilations == 1
 
 
+def test_a_function_with_a_parameter_called_hlo():
+    f = bw.compile(lambda v, hlo=False: 2 * v if hlo else v)
+    f.__name__ = "f"
+    for flag in (True, False):
+        with pytest.raises(TypeError) as caught:
+            f.explain(x(), hlo=flag)
+        assert str(caught.value) == (
+            "f.explain: hlo= asks for the text of the program, but the function has a parameter of that name too; pass "
+            "that by position, and hlo=True besides for the text"
+        )
+    assert f.explain(x(), True).static == {"hlo": True} and f.explain(x(), True).hlo is None
+    assert "multiply" in f.explain(x(), True, hlo=True).hlo and f.explain(x()).static == {}
+
+    class Model(bw.Module):
+        def forward(self, v, *, hlo=1):
+            return v * hlo
+
+        @bw.compile
+        def method(self, hlo):
+            return hlo
+
+    with pytest.raises(TypeError, match="rename it, or let the function take it by position"):
+        bw.compile(Model()).explain(x(), hlo=2)
+    with pytest.raises(TypeError, match=r"method\.explain: hlo= asks .*pass that by position"):
+        Model().method.explain(hlo=x())
+    assert Model().method.explain(x(), hlo=True).hlo
+    assert bw.compile(lambda v, **hlo: v).explain(x(), hlo=True).hlo
+
+
 def test_errors_of_the_library_pass(net, devices):
     f = bw.compile(lambda v: net(v))
     with pytest.raises(ShapeMismatchError):
@@ -396,6 +434,8 @@ def test_statistics(net):
 
 def test_the_warning_names_a_module_argument():
     f = bw.compile(lambda model, v: model(v))
-    with pytest.warns(bw.RecompileWarning, match=r"last because of argument 'model': scale: 8.0 became 9.0\. Keep it"):
+    with pytest.warns(
+        bw.RecompileWarning, match=r"last because of argument 'model': scale: 8.0 became 9.0\. Keep numbers"
+    ):
         for n in range(10):
             f(Net(float(n)), x())

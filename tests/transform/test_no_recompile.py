@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+import weakref
+from collections import deque
 
 import jax
 import jax.numpy as jnp
@@ -183,16 +185,76 @@ def test_it_names_what_differs_in_a_module_argument():
         g(x(), nn.Sequential(nn.Tanh(), nn.Tanh(), nn.Tanh()))
 
 
-def test_modules_that_are_gone():
-    holder = {"net": Net()}
-    f = bw.compile(lambda v: holder["net"](v))
+@pytest.mark.parametrize(
+    ("container", "cause"),
+    [
+        (dict, r"captured variable 'holder'\[0\]\. Keep it fixed, or pass it as an argument; pass numbers"),
+        (lambda pairs: deque([Net()]), r"a module that it was compiled for and that is gone\. Keep numbers"),
+    ],
+)
+def test_modules_that_are_gone(container, cause):
+    holder = container([(0, Net())])
+    f = bw.compile(lambda v: holder[0](v))
     f(x())
-    holder["net"] = Net()
-    with (
-        bw.no_recompile(),
-        pytest.raises(RecompileError, match="because of a module that it was compiled for and that is gone"),
-    ):
+    holder[0] = Net()
+    with bw.no_recompile(), pytest.raises(RecompileError, match=f"because of {cause}"):
         f(x())
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_a_layer_put_in_the_place_of_another(kept):
+    net = nn.Sequential(nn.Linear(4, in_features=4), nn.ReLU())
+    f = bw.compile(lambda v: net(v))
+    f.__name__ = "f"
+    f(x())
+    old = net[0] if kept else None
+    net[0] = nn.Linear(4, in_features=4, bias=False)
+    with bw.no_recompile(), pytest.raises(RecompileError) as caught:
+        f(x())
+    assert str(caught.value) == (
+        "f would be compiled again inside bw.no_recompile(), because of a change in Sequential: 0.bias: Parameter "
+        "became None. Keep numbers that change in a Buffer; make other changes to modules first, and call it once "
+        "after them."
+    )
+    f(x())
+    old = net[0] if kept else None
+    net[0] = nn.Linear(4, in_features=4, bias=False)
+    with bw.no_recompile(), pytest.raises(RecompileError, match="of another Linear in the place of '0'"):
+        f(x())
+    assert f.explain(x()).cause == "another Linear in the place of '0'"
+    assert (old is None) is not kept
+
+
+def test_what_is_kept_of_a_dropped_program_keeps_nothing_alive():
+    net = nn.Sequential(nn.Linear(4, in_features=4))
+    f = bw.compile(lambda v: net(v))
+    f(x())
+    layer, weight = weakref.ref(net[0]), weakref.ref(net[0].weight)
+    net[0] = nn.Linear(4, in_features=4)
+    assert layer() is None and weight() is None
+    assert f._past is not None
+
+
+@pytest.mark.parametrize(
+    ("what", "advice"),
+    [
+        ("a captured name", "Keep it fixed, or pass it as an argument; pass numbers that change as arrays"),
+        ("evaluation", "Keep numbers that change in a Buffer; make other changes to modules first"),
+        ("a setting", "Set it once, before the first call"),
+    ],
+)
+def test_its_advice_fits(what, advice):
+    fn, change, _ = _changes()[what]
+    f = bw.compile(fn)
+    f(x())
+    before = jax.config.jax_default_matmul_precision
+    try:
+        change()
+        with bw.no_recompile(), pytest.raises(RecompileError, match=advice) as caught:
+            f(x())
+    finally:
+        jax.config.update("jax_default_matmul_precision", before)
+    assert "batch" not in str(caught.value)
 
 
 def test_another_path():

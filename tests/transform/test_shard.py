@@ -14,7 +14,7 @@ import brickwork as bw
 from brickwork import nn, optim
 from brickwork.core import random_stream
 from brickwork.core._jax import Tracer
-from brickwork.errors import ControlFlowError, DeviceMismatchError, StructureError, TraceLeakError
+from brickwork.errors import ControlFlowError, DeviceMismatchError, ShapeMismatchError, StructureError, TraceLeakError
 
 X = jnp.linspace(-1.0, 1.0, 64).reshape(16, 4)
 BOTH = pytest.mark.parametrize("way", [lambda f: f, bw.compile], ids=["eager", "compiled"])
@@ -525,19 +525,90 @@ NET = nn.Linear(4, in_features=4)
             TypeError,
             r"mesh must be a jax\.sharding\.Mesh, got 'mesh'",
         ),
-        (lambda mesh: bw.shard_map(NET, mesh, (P(), P()), P())(X), ValueError, "one entry for each of 1 arguments"),
+        (
+            lambda mesh: bw.shard_map(NET, mesh, (P(), P()), P())(X),
+            ValueError,
+            r"in_specs has 2 entries, \(P\(\), P\(\)\), but the function was called with 1 argument; give one for",
+        ),
+        (
+            lambda mesh: bw.shard_map(NET, mesh, {"x": P()}, P())(X),
+            TypeError,
+            r"in_specs must be a PartitionSpec, or a tuple with one entry for each argument, got \{'x': P\(\)\}",
+        ),
+        (
+            lambda mesh: bw.shard_map(lambda *, x: x, mesh, P("data"), P("data"))(x=X),
+            TypeError,
+            "shard_map: <lambda> gets its arguments by position only, in the order of in_specs, but 'x' came by "
+            "keyword; pass it by position, or bind it first with functools.partial",
+        ),
         (
             lambda mesh: bw.shard_map(NET, mesh, ("data",), P())(X),
             TypeError,
             r"of jax\.sharding\.PartitionSpec and None",
         ),
-        (lambda mesh: bw.shard_map(NET, mesh, P("other"), P("data"))(X), ValueError, "'other'"),
-        (lambda mesh: bw.shard_map(NET, mesh, P("data"), P("data"))(X[:5]), ValueError, "not evenly divisible"),
-        (lambda mesh: bw.shard_map(NET, mesh, P("data"), P())(X), ValueError, "replication"),
+        (
+            lambda mesh: bw.shard_map(NET, mesh, (P("other"),), P("data")),
+            ValueError,
+            r"shard_map: in_specs\[0\] is P\('other',\), but the mesh has no axis 'other'; it has 'data'",
+        ),
+        (
+            lambda mesh: bw.shard_map(NET, mesh, P(), {"a": P("other")}),
+            ValueError,
+            r"shard_map: out_specs\['a'\] is P\('other',\), but the mesh has no axis 'other'",
+        ),
+        (
+            lambda mesh: bw.shard_map(NET, mesh, P("data", "data"), P()),
+            ValueError,
+            r"in_specs is P\('data', 'data'\), which shares out two axes over 'data'; only one can be",
+        ),
+        (
+            lambda mesh: bw.shard_map(NET, mesh, P("data"), "data"),
+            TypeError,
+            r"out_specs must consist of jax\.sharding\.PartitionSpec and None, got 'data'",
+        ),
+        (
+            lambda mesh: bw.shard_map(NET, mesh, P("data"), P("data"))(X[:5]),
+            ShapeMismatchError,
+            r"shard_map: argument x has shape \(5, 4\), and in_specs has P\('data',\) for it; its axis 0, of size 5, "
+            r"can't be shared out evenly over mesh axis 'data' of size 8\. Pad or drop a last, smaller batch, or leave",
+        ),
+        (
+            lambda mesh: bw.compile(bw.shard_map(lambda n, d: d["a"], mesh, (None, P(None, "data")), P()))(3, {"a": X}),
+            ShapeMismatchError,
+            r"argument d\['a'\] has shape \(16, 4\), .* its axis 1, of size 4, can't be shared out evenly",
+        ),
+        (
+            lambda mesh: bw.shard_map(NET, mesh, P("data", None, None), P("data"))(X),
+            ShapeMismatchError,
+            r"argument x has shape \(16, 4\), so 2 axes, but in_specs has P\('data', None, None\) for it, with 3 "
+            "entries; give at most one for each axis$",
+        ),
+        (
+            lambda mesh: bw.shard_map(lambda x: {"s": x.sum()}, mesh, P("data"), P("data"))(X),
+            ShapeMismatchError,
+            r"the result\['s'\] has shape \(\), so 0 axes, but out_specs has P\('data',\) for it, with 1 entry; give "
+            r"PartitionSpec\(\) for a scalar, or make it an array, x\[None\]",
+        ),
+        (
+            lambda mesh: bw.shard_map(NET, mesh, P("data"), P())(X),
+            ValueError,
+            r"the result \(float32\[2, 4\]\) differs along 'data' of the mesh, but out_specs has P\(\) for it, as if "
+            r"it were the same there\. Reduce it first, .* jax\.lax\.pmean\(value, 'data'\), or put the parts together",
+        ),
+        (
+            lambda mesh: bw.shard_map(lambda x: (x, x), mesh, P("data"), [P("data")])(X),
+            ValueError,
+            r"out_specs=\[P\('data',\)\] does not have the structure of the result, \(float32\[2, 4\], float32",
+        ),
+        (
+            lambda mesh: bw.shard_map(lambda x: (x, "text"), mesh, P("data"), P("data"))(X),
+            TypeError,
+            r"the result\[1\] is 'text'; return arrays alone, or nests of them",
+        ),
         (
             lambda mesh: bw.shard_map(lambda d: d["a"], mesh, ({"b": P()},), P())({"a": X}),
             ValueError,
-            "does not have the structure of the arguments",
+            r"does not have the structure of the arguments, \(\{'a': float32\[16, 4\]\}\)",
         ),
         (
             lambda mesh: bw.shard_map(lambda x: NET, mesh, P("data"), P("data"))(X),

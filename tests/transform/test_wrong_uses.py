@@ -1,6 +1,8 @@
-"""Wrong uses of ``vmap``, the loops, the branches and ``stack``: what the errors say, and that nothing changes."""
+"""Wrong uses of transforms: what the errors say, and that nothing changes."""
 
 from __future__ import annotations
+
+import dataclasses
 
 import jax
 import jax.numpy as jnp
@@ -9,8 +11,8 @@ import pytest
 from tests.exactness.harness import assert_same
 
 import brickwork as bw
-from brickwork import nn
-from brickwork.errors import ShapeMismatchError, StructureError
+from brickwork import nn, optim
+from brickwork.errors import ShapeMismatchError, StructureError, TraceLeakError
 
 X = jnp.linspace(-1.0, 1.0, 12).reshape(4, 3)
 
@@ -349,7 +351,79 @@ STACKS = [
 ]
 
 
-@pytest.mark.parametrize(("call", "error", "text"), [*VMAP, *LOOPS, *BRANCHES, *STACKS])
+class Built(bw.Module):
+    def build(self, x):
+        self.scale = bw.Parameter(jnp.ones(x.shape))
+
+    def forward(self, x):
+        return self.scale * x
+
+
+def total(net, x):
+    return net(x).sum()
+
+
+GRADIENTS = [
+    (
+        lambda: bw.grad(total)(nn.ReLU(), X),
+        TypeError,
+        "^grad: ReLU has no parameters to differentiate by; choose another module, or an argument by its position, as",
+    ),
+    (
+        lambda: bw.value_and_grad(lambda x: X.sum(), [nn.ReLU(), nn.Tanh()])(X),
+        TypeError,
+        "^value_and_grad: ReLU has no parameters to .*; Tanh has no parameters to",
+    ),
+    (lambda: bw.grad(total, 0)(nn.ReLU(), X), TypeError, r"^grad: argument 0 \(net\) has no parameters to"),
+    (
+        lambda: bw.grad(total)(Built(), X),
+        TypeError,
+        "^grad: Built has no parameters to differentiate by yet; call it once on data before, so that its build can",
+    ),
+    (lambda: bw.grad(total)(LINEAR.clone().freeze(), X), TypeError, "no trainable parameter .*: all are frozen$"),
+]
+
+
+@dataclasses.dataclass(frozen=True)
+class Batch:
+    image: jax.Array
+    label: int = 0
+
+
+@dataclasses.dataclass
+class Options:
+    rate: float = 0.1
+
+
+class Box:
+    __hash__ = None
+
+    def __init__(self):
+        self.content = np.ones(3)
+
+
+UNHASHABLE = [
+    (
+        lambda: bw.compile(lambda b: b.image)(Batch(X)),
+        TypeError,
+        "^argument b is a Batch, which is neither an array nor hashable and holds an array, 'image'; let JAX see its "
+        r"fields: jax\.tree_util\.register_dataclass\(Batch\), once, after the class$",
+    ),
+    (
+        lambda: bw.compile(lambda options: 0)(options=[Options()]),
+        TypeError,
+        r"argument options\[0\] is a Options, which is neither an array nor hashable; let JAX see its fields: .*"
+        r"\(Options\), once, after the class; or make it hashable \(frozen, with fields that are hashable\)$",
+    ),
+    (
+        lambda: bw.compile(lambda b: b.content)(Box()),
+        TypeError,
+        "argument b is a Box, .* holds an array, 'content'; make it a dataclass and let JAX see its fields: ",
+    ),
+]
+
+
+@pytest.mark.parametrize(("call", "error", "text"), [*VMAP, *LOOPS, *BRANCHES, *STACKS, *GRADIENTS, *UNHASHABLE])
 def test_wrong_uses(call, error, text):
     before = values()
     MADE.clear()
@@ -357,3 +431,80 @@ def test_wrong_uses(call, error, text):
         call()
     assert_same(values(), before)
     assert NET.weight.grad is None
+
+
+# -- variables made inside a compiled function ---------------------------------------------------
+
+
+def _steps(net):
+    def step(x):
+        opt = optim.adam(net, 1e-3)
+        loss, grads = bw.value_and_grad(lambda: net(x).sum(), net)()
+        opt.step(grads)
+        return loss
+
+    return step
+
+
+def _grows(net):
+    def step(x):
+        net.extra = nn.Linear(3)
+        return net.extra(net(x))
+
+    return step
+
+
+def _free(net):
+    return lambda x: net(x) * bw.Parameter(shape=(2,))
+
+
+@pytest.mark.parametrize(
+    ("make", "text"),
+    [
+        (_steps, "Buffer 'hyperparams.learning_rate' of Optimizer and 5 more"),
+        (_grows, "Parameter 'extra.weight' of Linear and 1 more"),
+        (_free, "a Parameter"),
+    ],
+)
+def test_variables_made_inside(make, text):
+    net = nn.Linear(2, in_features=3)
+    before = list(vars(net))
+    step = bw.compile(make(net))
+    step.__wrapped__.__name__ = "step"
+    with pytest.raises(TraceLeakError) as caught:
+        step(X)
+    assert str(caught.value) == (
+        f"every trace of 'step' reads new variables: {text}, made inside the function, which would start from new "
+        "values at each call. Create what holds them before 'step', or in __init__ of a module, and use it inside."
+    )
+    assert list(vars(net)) == before
+
+
+def test_attributes_are_what_they_were_after_a_trace_that_failed():
+    net = nn.Linear(2, in_features=3)
+    net.a, net.b = 1, 2
+
+    def fails(x):
+        net.a, net.c = 3, nn.ReLU()
+        del net.b
+        raise KeyError("half way")
+
+    before = dict(vars(net))
+    for call in (bw.compile(fails), bw.compile(lambda x: bw.compile(fails)(x))):
+        with pytest.raises(KeyError, match="half way"):
+            call(X)
+        assert list(vars(net).items()) == list(before.items())
+    with pytest.raises(KeyError, match="half way"):  # no trace: as in any Python
+        fails(X)
+    assert net.a == 3 and isinstance(net.c, nn.ReLU) and not hasattr(net, "b")
+
+
+def test_attributes_stay_after_a_trace():
+    net = nn.Linear(2, in_features=3)
+
+    def grows(x):
+        net.seen = x.shape
+        return net(x)
+
+    bw.compile(grows)(X)
+    assert net.seen == (4, 3)

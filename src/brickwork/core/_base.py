@@ -122,6 +122,7 @@ class ModuleBase(Node):
             self._refuse_overwrite(name, old, value)
         mine = self._bw.trace is not None and made_here(self._bw.trace)
         value = tracked(value, f"{type(self).__name__}.{name}", traced=mine)
+        _put_back_later(self)
         attributes[name] = value
         hold(self, value)
         self.touched()
@@ -129,6 +130,7 @@ class ModuleBase(Node):
     def __delattr__(self, name: str) -> None:
         if name not in self.__dict__:
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        _put_back_later(self)
         del self.__dict__[name]
         self.touched()
 
@@ -558,6 +560,21 @@ class ModuleBase(Node):
 
     def __repr__(self) -> str:
         return tree_repr(self)
+
+
+def _put_back_later(module: ModuleBase) -> None:
+    """Have the attributes become again what they are now, in their order, should what is being traced fail."""
+    context = local.context
+    if not context.owned or context.undo is None or module._bw.trace is not None:
+        return
+    attributes, before = module.__dict__, dict(module.__dict__)
+
+    def put_back() -> None:
+        attributes.clear()
+        attributes.update(before)
+        module.touched()
+
+    context.undo.append(put_back)
 
 
 def _apply(module: ModuleBase, fn: Callable[[Any], Any], seen: set[int]) -> None:

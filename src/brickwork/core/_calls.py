@@ -10,16 +10,20 @@ import numpy as np
 
 from ..errors import DeviceMismatchError, StructureError
 from ._arrays import lies_on
+from ._containers import Node
 from ._jax import Tracer, is_device_error
 from ._repr import describe_extra
 from ._variable import Variable, depth
 from ._walk import find_path
 
 _NOTED = "  in net"
+_MOST = 6  # items of a container that are shown
+_DEEPEST = 4  # containers inside one another of which the items are shown
+_LONGEST = 100  # text of a container inside another
 
 
-def describe(value: Any) -> str:
-    """An argument in a few words: ``float32[2, 21]`` for an array."""
+def describe(value: Any, inside: int = 0) -> str:
+    """An argument in a few words, ``float32[2, 21]`` for an array; ``inside`` so many containers."""
     if isinstance(value, Variable):
         shape = ", ".join("?" if d is None else str(d) for d in value.shape)
         return f"{type(value).__name__} {np.dtype(value.dtype).name}[{shape}]"
@@ -28,10 +32,29 @@ def describe(value: Any) -> str:
     if isinstance(value, (bool, int, float, str, type(None))):
         text = repr(value)
         return text if len(text) < 40 else text[:37] + "..."
-    if isinstance(value, (list, tuple)) and len(value) <= 4:
-        inner = ", ".join(describe(v) for v in value)
-        return f"[{inner}]" if isinstance(value, list) else f"({inner})"
+    if isinstance(value, (dict, list, tuple)) and inside < _DEEPEST:
+        text = _describe_items(value, inside + 1)
+        if not inside or len(text) <= _LONGEST:
+            return text
     return type(value).__name__
+
+
+def _describe_items(value: Any, inside: int) -> str:
+    """A container with the first of what it holds."""
+    fields = getattr(value, "_fields", None)
+    if isinstance(value, dict):
+        shown = [f"{key!r:.40}: {describe(x, inside)}" for key, x in itertools.islice(value.items(), _MOST)]
+    elif fields:
+        shown = [f"{name}={describe(x, inside)}" for name, x in zip(fields[:_MOST], value, strict=False)]
+    else:
+        shown = [describe(x, inside) for x in value[:_MOST]]
+    more = [f"... {len(value) - _MOST} more"] * (len(value) > _MOST)
+    inner = ", ".join([*shown, *more])
+    kind = type(value).__name__
+    if fields:
+        return f"{kind}({inner})"
+    text = f"{{{inner}}}" if isinstance(value, dict) else f"[{inner}]" if isinstance(value, list) else f"({inner})"
+    return text if type(value) in (dict, list, tuple) or isinstance(value, Node) else f"{kind}({text})"
 
 
 def path_of_call(calls: list[Any]) -> str:

@@ -51,11 +51,11 @@ class Context:
     def __init__(self) -> None:
         self.frame: Frame | None = None
         self.calls: list[Any] = []
-        self.undo: list[Callable[[], None]] | None = None  # how to take back shapes inferred just now
+        self.undo: list[Callable[[], None]] | None = None  # how to take back what was inferred and set just now
         self.owned = False  # whether the list above is somebody else's than the outermost call's
 
     def unwind(self) -> None:
-        """Take back the shapes inferred since the list was begun."""
+        """Take back the shapes inferred, and the attributes set, since the list was begun."""
         for undo in reversed(self.undo or ()):
             undo()
         self.undo = None
@@ -221,7 +221,7 @@ def outside() -> Iterator[None]:
 
 @contextmanager
 def all_or_nothing() -> Iterator[None]:
-    """If the body fails, shapes that were inferred in it become unknown again."""
+    """If the body fails, shapes that were inferred in it become unknown again, and attributes what they were."""
     context = local.context
     if context.undo is not None:  # somebody further out takes everything back
         yield

@@ -23,7 +23,7 @@ from ..module import Module
 from ..transform._lift import Lanes, Split
 from ..transform._loops import scan_lanes
 from ..transform._remat import call_remat
-from ..transform._stack import example_of, part_of, stack_all
+from ..transform._stack import adopt_shapes, example_of, part_of, stack_all
 from ..transform._wrt import infer_shapes
 
 
@@ -94,9 +94,7 @@ class Repeat(Module):
         if len(before) != len(after) or any(a is not b for a, b in zip(before, after, strict=True)):
             self._build_others(probe, args, kwargs)
             return
-        for variable, one in zip(block.variables(), after, strict=True):
-            if None in variable.shape:
-                variable.shape = (variable.shape[0], *one.shape)
+        adopt_shapes(block, probe)
 
     def _build_others(self, first: Any, args: Any, kwargs: Any) -> None:
         """Let all blocks make the variables that the first made in ``build``, in the order of a ``Sequential``."""
@@ -164,6 +162,15 @@ class Repeat(Module):
 
     def __getitem__(self, index: int) -> Any:
         """A copy of one block, with the values it has now."""
+        if isinstance(index, slice):
+            start, stop, step = index.indices(len(self))
+            several = f"range({start}, {stop}{f', {step}' if step != 1 else ''})"
+            raise TypeError(
+                "Repeat: the index of a block must be an integer; blocks are kept stacked, so some of them can only be "
+                f"had as copies: nn.Sequential(*[repeat[i] for i in {several}])"
+            )
+        if not hasattr(type(index), "__index__"):
+            raise TypeError(f"Repeat: the index of a block must be an integer, got {describe(index)}")
         number = operator.index(index)
         if not -len(self) <= number < len(self):
             raise IndexError(f"Repeat has {len(self)} blocks, no index {index}")

@@ -42,7 +42,7 @@ class BoundMethod:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self.__wrapped__(self.__self__, *args, **kwargs) if self._given else self.__wrapped__(*args, **kwargs)
 
-    def explain(self, *args: Any, hlo: bool = False, **kwargs: Any) -> Explanation:
+    def explain(self, *args: Any, hlo: bool | None = None, **kwargs: Any) -> Explanation:
         """As :meth:`Compiled.explain`, with the object as first argument."""
         given = (self.__self__, *args) if self._given else args
         return self.__wrapped__.explain(*given, hlo=hlo, **kwargs)

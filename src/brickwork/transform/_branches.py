@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -130,4 +130,23 @@ def _require_alike(what: str, results: dict[int, Split], i: int) -> None:
         raise TypeError(
             f"{what}: the branches must give results of the same structure, shapes and dtypes, but {names[0]} gives "
             f"{describe(first.fill(first.arrays))} and {names[i]} {describe(this.fill(this.arrays))}"
+            + _first_difference(first, this)
         )
+
+
+def _first_difference(first: Split, this: Split) -> str:
+    """Where in a nest two results differ, and how; they may be too large to be shown in full."""
+    before, after = (dict(_leaves(split)) for split in (first, this))
+    if list(before) == [""] or list(after) == [""]:
+        return ""
+    for path in (*before, *after):
+        a, b = (describe(d[path]) if path in d else "nothing" for d in (before, after))
+        if a != b:
+            return f"; they differ at result{path}: {a} and {b}"
+    return ""
+
+
+def _leaves(split: Split) -> Iterator[tuple[str, Any]]:
+    tree = split.fill(split.arrays)
+    for path, leaf in jax.tree_util.tree_flatten_with_path(tree, is_leaf=lambda x: x is None)[0]:
+        yield jax.tree_util.keystr(path), leaf

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import jax
 
@@ -15,23 +15,61 @@ if TYPE_CHECKING:
     from ._compile import Compiled
     from ._ready import Ready
 
-NEVER = "it was never compiled"
+_NUMBERS = "pass numbers that change as arrays (jnp.asarray) or keep them in a Buffer."
+_FIXED = "Keep it fixed: pad or drop a last, smaller batch; " + _NUMBERS
+_REBOUND = "Keep it fixed, or pass it as an argument; " + _NUMBERS
+_OTHER_MODULE = "Keep numbers that change in a Buffer; call it before with each kind of module that it will meet."
+_CHANGED = "Keep numbers that change in a Buffer; make other changes to modules first, and call it once after them."
+_SETTING = "Set it once, before the first call."
 
 
-def cause(compiled: Compiled, signature: Signature, boxes: Structure) -> str:
+class Cause(str):
+    """In words, why a function is compiled anew, and what to do about it."""
+
+    advice: str
+
+    def __new__(cls, text: str, advice: str = "") -> Self:
+        self = super().__new__(cls, text)
+        self.advice = advice
+        return self
+
+    @property
+    def avoidable(self) -> bool:
+        """Whether all that may come can be tried beforehand."""
+        return self.advice in (_FIXED, _REBOUND)
+
+
+NEVER = Cause("it was never compiled")
+
+
+def cause(compiled: Compiled, signature: Signature, boxes: Structure) -> Cause:
     """What differs between the program that a function used last and the one that a call needs."""
-    old = compiled._last
+    old = compiled._last or compiled._past
     if old is None:
-        return "a module that it was compiled for and that is gone" if compiled._compilations else NEVER
-    return (
-        difference(compiled._fn, old.footprint, signature)
-        or _argument_difference(compiled, old, signature, boxes)
-        or ("a changed setting of JAX" if old.config != trace_config() else None)
-        or old.guards.changed()
-        or _outside_difference(old)
-        or _aval_difference(old, boxes)
-        or "an argument that it also reaches from outside, or no longer does"
+        return NEVER
+    causes = (
+        (lambda: difference(compiled._fn, old.footprint, signature), _FIXED),
+        (lambda: _argument_difference(compiled, old, signature, boxes), _OTHER_MODULE),
+        (lambda: "a changed setting of JAX" if old.config != trace_config() else None, _SETTING),
+        (old.guards.changed, _REBOUND),
+        (lambda: _outside_difference(old), _CHANGED),
+        (lambda: _aval_difference(old, boxes), _CHANGED),
     )
+    found = ((look(), advice) for look, advice in causes)
+    text, advice = next(
+        ((text, advice) for text, advice in found if text),
+        ("an argument that it also reaches from outside, or no longer does", _CHANGED),
+    )
+    return Cause(text, advice)
+
+
+def remains(program: Program) -> Program:
+    """What is worth keeping of a program that is dropped, to say how later calls differ; holds no modules."""
+    kept = object.__new__(Program)
+    for name in ("footprint", "arguments", "config", "guards", "roots", "modules", "encoding", "identities"):
+        setattr(kept, name, getattr(program, name))
+    kept.touched, kept.avals = [], []
+    return kept
 
 
 def _argument_difference(compiled: Compiled, old: Program, signature: Signature, boxes: Structure) -> str | None:
@@ -48,15 +86,17 @@ def _argument_difference(compiled: Compiled, old: Program, signature: Signature,
 def _outside_difference(old: Program) -> str | None:
     """How the modules that the function reaches otherwise differ now from when it was traced."""
     roots = old.roots_alive()
-    if roots is None or any(module() is None for module in old.modules):
-        return "a module that was replaced"
+    if roots is None:
+        return "a module that it was compiled for and that is gone"
     now = Structure(roots)
     for root, a, b in zip(roots, old.encoding.code, now.encoding.code, strict=True):
         if a != b:
             return f"a change in {type(root).__name__}: {first_difference(a, b, '')}"
-    items = (*now.modules, *now.variables)
-    for item, before, after in zip(items, old.identities, identities(now), strict=True):
-        if before != after:
+    before = [module() for module in old.modules]  # one that is gone may have left its identity to its successor
+    same = [a is b for a, b in zip(before, now.modules, strict=True)]
+    same += [a == b for a, b in zip(old.identities, identities(now), strict=True)][len(same) :]
+    for item, unchanged in zip((*now.modules, *now.variables), same, strict=True):
+        if not unchanged:
             paths = {id(x): path for root in roots for path, x in (*root.named_modules(), *root.named_variables())}
             return f"another {type(item).__name__} in the place of {paths.get(id(item), '')!r}"
     return None
@@ -123,16 +163,16 @@ def _show_item(code: Any) -> str:
     return f"{code!r:.40}"
 
 
-def placement_cause(compiled: Compiled, ready: Ready, signature: Signature) -> tuple[str, str]:
-    """Why JAX compiles a program anew that was traced already, and what to do about it."""
+def placement_cause(compiled: Compiled, ready: Ready, signature: Signature) -> Cause:
+    """Why JAX compiles a program anew that was traced already."""
     named = [(v.name or f"a {type(v).__name__}", v.concrete()) for v in (*ready.read_only, *ready.overwritten)]
     paths = zip(signature.paths(compiled._fn), signature.kinds, strict=True)
     names = [f"argument {name!r}" for name, kind in paths if kind == "array"]
     named += zip(names, signature.arrays, strict=True)
     moved = _moved(ready.program, named)
     if moved is None and not ready.program.frozen:
-        return "jax.clear_caches(), which dropped what was compiled", "Call the function once after that."
-    return (
+        return Cause("jax.clear_caches(), which dropped what was compiled", "Call the function once after that.")
+    return Cause(
         moved or _committed(named),
         "Place inputs in the same way each time, for example with bw.to, or call the function before with both.",
     )

@@ -27,12 +27,12 @@ from ..core._manners import unbox
 from ..errors import ControlFlowError
 from ._bound import BoundMethod, WeakMethod
 from ._cache import enable_cache
-from ._cause import cause
+from ._cause import Cause, cause, remains
 from ._explain import Explanation, explain
 from ._guards import Guards
 from ._program import Program, Stale, rehearse
 from ._ready import Ready
-from ._recompile import ADVICE, RecompileWarning, forbid, tentative, watch
+from ._recompile import RecompileWarning, forbid, tentative, watch
 from ._signature import Signature, learn_array_type, quick_key
 from ._speculate import MOST_PATHS, ControlFlowWarning, Mispredicted, Uncompiled, listen
 from ._stats import Stats, gather
@@ -135,6 +135,7 @@ class Compiled:
         self._other_paths = 0  # how many of them were made for control flow
         self._misses = 0  # calls that compiled
         self._last: Program | None = None
+        self._past: Program | None = None  # what is left of the last one where that was dropped
         self._warned = False
         self._warned_of_paths = False
 
@@ -312,7 +313,7 @@ class Compiled:
         self._ready = {key: ready for key, ready in self._ready.items() if ready.program is not program}
         self._made = deque(pair for pair in self._made if pair[1] is not program)
         if self._last is program:
-            self._last = None
+            self._last, self._past = None, remains(program)
 
     def _structure(self, signature: Signature) -> Structure:
         """The structure of the modules among the arguments, with their shapes inferred, so that programs are found."""
@@ -337,8 +338,11 @@ class Compiled:
 
     def _compile(self, signature: Signature, boxes: Structure, wrong: Mispredicted | None = None) -> Program:
         signature.check_static(self._fn)
-        why = cause(self, signature, boxes) if wrong is None else f"another path through its control flow at {wrong}"
-        forbid(self, why, *(() if wrong is None else (_OTHER_PATH,)))
+        if wrong is None:
+            why = cause(self, signature, boxes)
+        else:
+            why = Cause(f"another path through its control flow at {wrong}", _OTHER_PATH)
+        forbid(self, why)
         watch()
         enable_cache()  # before tracing, in which initial values are computed
         given = None if not self._speculate or not listen() else () if wrong is None else wrong.decisions
@@ -350,7 +354,7 @@ class Compiled:
         if wrong is None and many and not self._warned and self._last is not None:
             self._warned = True
             warnings.warn(
-                f"{self.__name__} was compiled {self._compilations} times; last because of {why}. {ADVICE}",
+                f"{self.__name__} was compiled {self._compilations} times; last because of {why}. {why.advice}",
                 RecompileWarning,
                 stacklevel=_levels_to_user(),
             )
@@ -401,7 +405,7 @@ class Compiled:
         """Calls, compilations, time spent, and XLA's figures; see :class:`Stats`."""
         return gather(self)
 
-    def explain(self, *args: Any, hlo: bool = False, **kwargs: Any) -> Explanation:
+    def explain(self, *args: Any, hlo: bool | None = None, **kwargs: Any) -> Explanation:
         """What a call with these arguments reads, writes and costs, and whether it would compile; see
         :class:`Explanation`.
 
@@ -410,7 +414,8 @@ class Compiled:
 
         Args:
             args, kwargs: as for a call.
-            hlo: whether to add the text of the optimised program.
+            hlo: whether to add the text of the optimised program. A parameter of that name which the function has
+                itself is given by position.
 
         Raises:
             What a call raises, and ``RuntimeError`` inside another transform, where no program of its own is run.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import weakref
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from ..memory import would_be_kept
 from ._guards import Guards
 from ._ready import Ready
 from ._recompile import lower_as_called, tentative
-from ._signature import Signature, array_key, learn_array_type, quick_key, show
+from ._signature import Signature, array_key, learn_array_type, parameter_names, quick_key, show
 from ._stats import Figures, scaled
 
 if TYPE_CHECKING:
@@ -146,8 +147,10 @@ def _lines(e: Explanation) -> Iterable[str]:
         yield e.hlo
 
 
-def explain(compiled: Compiled, args: tuple[Any, ...], kwargs: dict[str, Any], hlo: bool) -> Explanation:
+def explain(compiled: Compiled, args: tuple[Any, ...], kwargs: dict[str, Any], hlo: bool | None) -> Explanation:
     """What a call of a compiled function would do; see :meth:`brickwork.Compiled.explain`."""
+    if hlo is not None:
+        _require_own_hlo(compiled, args)
     signature = Signature(args, kwargs)
     if local.context.frame is not None or signature.traced:
         raise RuntimeError(
@@ -172,7 +175,7 @@ def explain(compiled: Compiled, args: tuple[Any, ...], kwargs: dict[str, Any], h
         traced={n: _spec(x) for n, kind, x in given if kind == "array"},
         static={n: x for n, kind, x in given if kind == "static"},
         modules={n: type(x).__name__ for n, kind, x in given if kind == "box"},
-        predicates=tuple((d.file, d.line, d.answer) for d in program.path.decisions),
+        predicates=() if program.eager else tuple((d.file, d.line, d.answer) for d in program.path.decisions),
         eager=program.eager,
         compiles=compiles,
         cause=why or placement,
@@ -185,6 +188,26 @@ def explain(compiled: Compiled, args: tuple[Any, ...], kwargs: dict[str, Any], h
         donated_bytes=figures.donated_bytes,
         peak_memory=figures.peak_memory,
         hlo=executable.as_text() if hlo and executable is not None else None,
+    )
+
+
+def _require_own_hlo(compiled: Compiled, args: tuple[Any, ...]) -> None:
+    """Refuse the keyword ``hlo`` where it may be meant for the function, which has a parameter of that name."""
+    fn = compiled._fn
+    try:
+        parameters = inspect.signature(fn.forward if isinstance(fn, ModuleBase) else fn).parameters
+    except (TypeError, ValueError):
+        return
+    found = parameters.get("hlo")
+    if found is None or found.kind in (found.POSITIONAL_ONLY, found.VAR_POSITIONAL, found.VAR_KEYWORD):
+        return
+    names = parameter_names(fn)
+    if "hlo" in names[: len(args)]:
+        return  # the function has its own already
+    fix = "pass that by position" if "hlo" in names else "rename it, or let the function take it by position"
+    raise TypeError(
+        f"{compiled.__name__}.explain: hlo= asks for the text of the program, but the function has a parameter of that "
+        f"name too; {fix}, and hlo=True besides for the text"
     )
 
 

@@ -18,6 +18,7 @@ from ..core._parameter import Slot
 from ..errors import TraceLeakError
 from ._guards import Guards
 from ._held import refuse_held
+from ._lift import name_of
 from ._signature import Signature, is_whole
 from ._speculate import MOST_DECISIONS, Decision, Oracle, Path, TooLong, listen
 
@@ -35,7 +36,7 @@ class CompileFrame(Frame):
         self.oracle: Oracle | None = None
         self.unknown: dict[int, Variable] = {}  # what is read besides what is bound; becomes an input on the way
         self.late: list[Any] = []  # for each array in these, in order, what stands for it in the jaxpr
-        self.again = False  # whether some of it was made in the trace itself, so that a second one is to find it there
+        self.again: list[str] = []  # what of it was made in the trace itself, so that a second one is to find it there
         self.touched: set[int] = set()
         self.noted: dict[int, ModuleBase] = {}
         self.assumed: list[tuple[Variable, Callable[[Any], Any], Any]] = []
@@ -50,7 +51,8 @@ class CompileFrame(Frame):
         if variable._trace is not None:
             return value
         self.unknown[id(variable)] = variable
-        self.again |= made
+        if made:
+            self.again.append(_described(variable))
         leaves, tree = jax.tree_util.tree_flatten(value)
         tracers = [late_input(self.trace, x) for x in leaves]
         self.late += [tracer.val for tracer in tracers]
@@ -66,6 +68,18 @@ class CompileFrame(Frame):
     def assume(self, variable: Any, look: Callable[[Any], Any], found: Any) -> None:
         if variable._trace is None:
             self.assumed.append((variable, look, found))
+
+
+def _described(variable: Variable) -> str:
+    """What a variable is called, and what holds it: ``Parameter 'extra.weight' of Sequential``."""
+    top: Any = variable
+    seen: set[int] = set()
+    while id(top) not in seen:  # a cycle has no outermost one
+        seen.add(id(top))
+        holders = (reference() for reference in top._bw_holders)
+        top = next((h for h in holders if h is not None and h.name_of(top) is not None), top)
+    name = name_of(variable)
+    return name if top is variable or not variable.name else f"{name} of {type(top).__name__}"
 
 
 def _worth(variables: list[Variable]) -> list[Any]:
@@ -129,9 +143,12 @@ class _Traced:
                 values += [v.concrete() for v in late]
             break
         else:
+            made, name = self.frame.again, getattr(fn, "__name__", type(fn).__name__)
+            more = f" and {len(made) - 1} more" if len(made) > 1 else ""
             raise TraceLeakError(
-                f"every trace of {getattr(fn, '__name__', fn)!r} reads new variables; "
-                "create variables before the compiled function, not inside"
+                f"every trace of {name!r} reads new variables: {made[0]}{more}, made inside the function, which would "
+                f"start from new values at each call. Create what holds them before {name!r}, or in __init__ of a "
+                "module, and use it inside."
             )
         self.write_tree = jax.tree_util.tree_structure(shapes[1])
         self.write_shapes = shapes[1]
@@ -241,7 +258,7 @@ class Program:
         self.footprint = signature.footprint()
         self.arguments = boxes.encoding  # what modules were passed, apart from their values
         self.config = trace_config()
-        self.cause = ""  # why it was made
+        self.cause: Any = None  # why it was made
         self.guards = guards
         self.name = getattr(fn, "__name__", type(fn).__name__)
         traced = _Traced(fn, signature, _initial_inputs(guards, boxes), given)

@@ -14,7 +14,7 @@ import jax
 
 from ..core._frame import all_or_nothing
 from ..errors import RecompileError
-from ._cause import NEVER, placement_cause
+from ._cause import NEVER, Cause, placement_cause
 from ._program import Stale
 from ._ready import Ready
 from ._signature import Signature
@@ -22,10 +22,6 @@ from ._signature import Signature
 if TYPE_CHECKING:
     from ._compile import Compiled
 
-ADVICE = (
-    "Keep it fixed: pad or drop a last, smaller batch; pass numbers that change as arrays (jnp.asarray) or keep "
-    "them in a Buffer."
-)
 _LOWERED = "/jax/core/compile/jaxpr_to_mlir_module_duration"
 _COMPILED = "/jax/core/compile/backend_compile_duration"
 _Fn = TypeVar("_Fn", bound=Callable[..., Any])
@@ -92,9 +88,7 @@ def no_recompile(fn: Any = None) -> Any:
     return _NoRecompile() if fn is None else _NoRecompile()(fn)
 
 
-def forbid(
-    compiled: Compiled, why: str, advice: str = f"{ADVICE} Or call it before with all that it will meet."
-) -> None:
+def forbid(compiled: Compiled, why: Cause) -> None:
     """Raise if the function must not be compiled now."""
     if not _forbidden.get():
         return
@@ -104,7 +98,9 @@ def forbid(
             "explain(), with such arguments before."
         )
     else:
-        text = f"{compiled.__name__} would be compiled again inside bw.no_recompile(), because of {why}. {advice}"
+        text = f"{compiled.__name__} would be compiled again inside bw.no_recompile(), because of {why}. {why.advice}"
+        if why.avoidable:
+            text += " Or call it before with all that it will meet."
     raise RecompileError(text)
 
 
@@ -137,8 +133,8 @@ def _on_event(event: str, duration_secs: float, **kwargs: str | int) -> None:
     if call is None or kwargs.get("fun_name") != f"jit({call.ready.program.name})":
         return  # not ours, or a copy or a callback on the way
     compiled = call.compiled
-    call.cause, advice = placement_cause(compiled, call.ready, call.signature)
-    forbid(compiled, call.cause, advice)
+    call.cause = placement_cause(compiled, call.ready, call.signature)
+    forbid(compiled, call.cause)
     if event == _LOWERED:
         compiled._trace_seconds += duration_secs
     else:

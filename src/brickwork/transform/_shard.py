@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -17,8 +18,9 @@ from ..core._calls import describe
 from ..core._deferred import is_box
 from ..core._frame import current_frame, outside
 from ..core._jax import current_trace, in_trace, is_collective_error, passing, varying_axes
-from ..errors import StructureError, TraceLeakError
-from ._lift import Split, key_of, name_of, recall, remember, split_result
+from ..errors import ShapeMismatchError, StructureError, TraceLeakError
+from ._lift import Split, is_array, key_of, name_of, recall, remember, split_result
+from ._signature import argument_names
 from ._vmap import LaneFrame
 
 _ROUNDS = 20
@@ -33,19 +35,23 @@ def shard_map(
     that is sharded over this mesh each device sees its part, of any other the whole; one that was on a single device
     by default is put on all of them, whole, and stays there. What is written must
     keep that form; a variable that is whole everywhere must be given the same value everywhere, so reduce it
-    first, for example with ``jax.lax.pmean``. Running statistics of normalisation layers are reduced over the axes in
+    first, for example with ``jax.lax.pmean``. A gradient that is taken inside, by a parameter that is whole everywhere,
+    is summed over the devices already, as JAX does it: reduce the loss with ``pmean`` before, and not the gradient.
+    Running statistics of normalisation layers are reduced over the axes in
     ``in_specs``, as if the parts were one batch. Each device has a random stream of its own. Outside a compiled
     function every call is traced and compiled anew, so call it in one.
 
     Args:
         fn: the function of the parts.
         mesh: the devices.
-        in_specs: for each argument a ``PartitionSpec``, or a nest of them; what is no array is passed as it is.
+        in_specs: for each argument, which are given by position, a ``PartitionSpec``, or a nest of them; what is no
+            array is passed as it is.
         out_specs: the same for the result.
         check_vma: whether to check that what is said to be the same on all devices is; see ``jax.shard_map``.
 
     Raises:
         TraceLeakError: a variable that is whole everywhere would be written differently on each device.
+        ShapeMismatchError: an axis of an argument can't be shared out evenly over the mesh as its spec says.
 
     Example:
         >>> import brickwork as bw
@@ -61,9 +67,17 @@ def shard_map(
         raise TypeError(f"shard_map: fn must be a function or a module, got {describe(fn)}")
     if not isinstance(mesh, Mesh):
         raise TypeError(f"shard_map: mesh must be a jax.sharding.Mesh, got {describe(mesh)}")
+    for which, specs in (("in_specs", in_specs), ("out_specs", out_specs)):
+        _check_specs(mesh, which, specs)
 
     @functools.wraps(fn, updated=())
-    def wrapped(*args: Any) -> Any:
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        if kwargs:
+            raise TypeError(
+                f"shard_map: {getattr(fn, '__name__', type(fn).__name__)} gets its arguments by position only, in the "
+                f"order of in_specs, but {', '.join(map(repr, kwargs))} came by keyword; pass it by position, or bind "
+                "it first with functools.partial, so that every device gets the whole of it"
+            )
         return _Sharded(fn, mesh, in_specs, out_specs, check_vma, args).run()
 
     return wrapped
@@ -125,15 +139,49 @@ class _Sharded:
     def __init__(
         self, fn: Any, mesh: Mesh, in_specs: Any, out_specs: Any, check_vma: bool, args: tuple[Any, ...]
     ) -> None:
-        self.fn, self.mesh, self.out_specs, self.check_vma = fn, mesh, out_specs, check_vma
+        self.fn, self.mesh, self.check_vma = fn, mesh, check_vma
+        self.out_specs = jax.tree_util.tree_map(lambda spec: spec or PartitionSpec(), out_specs, is_leaf=_is_spec)
         self.given = Split(args)
         self.in_specs = self.given.only_arrays(_spread(in_specs, args))
+        self._check_arguments(args)
         self.axes = tuple(dict.fromkeys(name for spec in self.in_specs for name in _all_names(spec))) or mesh.axis_names
         key = key_of(fn)
         self.keys = [("shard_map reads", key)], [("shard_map writes", key)]
         self.reads: dict[int, Any]
         self.writes: dict[int, Any]
         self.reads, self.writes = ({id(v): v for v in recall(keys) if self._is_here(v)} for keys in self.keys)
+
+    def _check_arguments(self, args: tuple[Any, ...]) -> None:
+        """Refuse specs that don't fit the arguments."""
+        names = argument_names(self.fn, jax.tree_util.tree_structure((args, {}), is_leaf=is_box))
+        for name, x, spec in zip(self.given.only_arrays(names), self.given.arrays, self.in_specs, strict=True):
+            what = f"argument {name}"
+            _check_length(what, "in_specs", x, spec)
+            for axis, (size, entry) in enumerate(zip(jnp.shape(x), spec, strict=False)):
+                count = math.prod(self.mesh.shape[n] for n in _names(entry))
+                if size % count:
+                    raise ShapeMismatchError(
+                        f"shard_map: {what} has shape {jnp.shape(x)}, and in_specs has {spec} for it; its axis {axis}, "
+                        f"of size {size}, can't be shared out evenly over {_show_axes(self.mesh, entry)}. Pad or drop "
+                        "a last, smaller batch, or leave that axis whole, with None in the spec"
+                    )
+
+    def _check_result(self, result: Split) -> None:
+        """Refuse specs that don't fit what the function returned on one device."""
+        tree = result.fill(result.arrays)
+        specs = _flat_specs("out_specs", self.out_specs, tree, "result")
+        for (path, x), spec in zip(jax.tree_util.tree_flatten_with_path(tree)[0], specs, strict=True):
+            what = f"the result{jax.tree_util.keystr(path)}"
+            if not is_array(x) and not isinstance(x, (bool, int, float, complex)):
+                raise TypeError(f"shard_map: {what} is {describe(x)}; return arrays alone, or nests of them")
+            _check_length(what, "out_specs", x, spec)
+            extra = sorted(map(str, varying_axes(x) - set(_all_names(spec)))) if self.check_vma else []
+            if extra:
+                raise ValueError(
+                    f"shard_map: {what} ({describe(x)}) differs along {', '.join(map(repr, extra))} of the mesh, but "
+                    f"out_specs has {spec} for it, as if it were the same there. Reduce it first, for example with "
+                    f"jax.lax.pmean(value, {extra[0]!r}), or put the parts together, with {extra[0]!r} in out_specs"
+                )
 
     def sharding_of(self, variable: Variable) -> NamedSharding:
         """How a variable lies on the mesh; a gradient lies as its parameter does."""
@@ -183,6 +231,7 @@ class _Sharded:
                         frame.bind(variable, value)
                 result = split_result("shard_map", self.fn(*self.given.fill(arrays)))
                 self._settle(frame)
+                self._check_result(result)
                 new = [frame.final(v) for v in self.writes.values()]
                 for variable, value in zip(self.writes.values(), new, strict=True):
                     self._require_form(variable, value)
@@ -272,24 +321,69 @@ def _names(entry: Any) -> tuple[Any, ...]:
 
 
 def _spread(specs: Any, args: tuple[Any, ...]) -> list[Any]:
-    """A nest of specs that stops short of the leaves of the arguments, repeated for all of them."""
+    """One spec for each leaf of the arguments."""
     if isinstance(specs, PartitionSpec):
         specs = (specs,) * len(args)
-    if not isinstance(specs, (tuple, list)) or len(specs) != len(args):
-        raise ValueError(f"shard_map: in_specs must have one entry for each of {len(args)} arguments, got {specs!r}")
-    short, structure = jax.tree_util.tree_flatten(tuple(specs), is_leaf=lambda x: x is None or _is_spec(x))
-    for spec in short:
-        if spec is not None and not _is_spec(spec):
-            raise TypeError(f"shard_map: in_specs must consist of jax.sharding.PartitionSpec and None, got {spec!r}")
-    try:
-        parts = structure.flatten_up_to(args)
-    except (TypeError, ValueError) as error:
+    if not isinstance(specs, (tuple, list)):
+        raise TypeError(
+            f"shard_map: in_specs must be a PartitionSpec, or a tuple with one entry for each argument, got {specs!r}"
+        )
+    if len(specs) != len(args):
         raise ValueError(
-            f"shard_map: in_specs={specs!r} does not have the structure of the arguments: {error}"
+            f"shard_map: in_specs has {_count(len(specs), 'entry', 'entries')}, {tuple(specs)}, but the function was "
+            f"called with {_count(len(args), 'argument', 'arguments')}; give one for each, PartitionSpec() for what "
+            "every device gets whole"
+        )
+    return _flat_specs("in_specs", tuple(specs), args, "arguments")
+
+
+def _flat_specs(which: str, specs: Any, tree: Any, what: str) -> list[Any]:
+    """A nest of specs that stops short of the leaves of another, repeated for all of them."""
+    short, structure = jax.tree_util.tree_flatten(specs, is_leaf=_is_spec)
+    try:
+        parts = structure.flatten_up_to(tree)
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"shard_map: {which}={specs!r} does not have the structure of the {what}, {describe(tree)}"
         ) from None
     pairs = zip(short, parts, strict=True)
     return [spec or PartitionSpec() for spec, x in pairs for _ in jax.tree_util.tree_leaves(x, is_leaf=is_box)]
 
 
+def _check_specs(mesh: Mesh, which: str, specs: Any) -> None:
+    """Refuse what is no spec, and one that doesn't fit the mesh."""
+    for path, spec in jax.tree_util.tree_flatten_with_path(specs, is_leaf=_is_spec)[0]:
+        if not _is_spec(spec):
+            raise TypeError(f"shard_map: {which} must consist of jax.sharding.PartitionSpec and None, got {spec!r}")
+        names = _all_names(spec or PartitionSpec())
+        place = f"shard_map: {which}{jax.tree_util.keystr(path)} is {spec}"
+        for name in names:
+            if name not in mesh.axis_names:
+                axes = ", ".join(map(repr, mesh.axis_names))
+                raise ValueError(f"{place}, but the mesh has no axis {name!r}; it has {axes}")
+            if names.count(name) > 1:
+                raise ValueError(f"{place}, which shares out two axes over {name!r}; only one can be")
+
+
+def _check_length(what: str, which: str, value: Any, spec: PartitionSpec) -> None:
+    """Refuse a spec with more entries than a value has axes."""
+    shape = jnp.shape(value)
+    if len(spec) > len(shape):
+        raise ShapeMismatchError(
+            f"shard_map: {what} has shape {shape}, so {_count(len(shape), 'axis', 'axes')}, but {which} has {spec} for "
+            f"it, with {_count(len(spec), 'entry', 'entries')}; give "
+            + ("at most one for each axis" if shape else "PartitionSpec() for a scalar, or make it an array, x[None]")
+        )
+
+
+def _count(number: int, one: str, many: str) -> str:
+    return f"{number} {one if number == 1 else many}"
+
+
+def _show_axes(mesh: Mesh, entry: Any) -> str:
+    """The mesh axes in one entry of a spec, with their sizes."""
+    return " and ".join(f"mesh axis {name!r} of size {mesh.shape[name]}" for name in _names(entry))
+
+
 def _is_spec(x: Any) -> bool:
-    return isinstance(x, PartitionSpec)
+    return x is None or isinstance(x, PartitionSpec)

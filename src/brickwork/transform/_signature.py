@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -84,15 +85,27 @@ class Signature:
             try:
                 hash(leaf)
             except TypeError:
-                raise TypeError(
-                    f"argument {path} is a {type(leaf).__name__}, which is neither an array nor hashable; "
-                    "pass it as an array, make it hashable (a frozen dataclass, a tuple), or capture it "
-                    "in a closure"
-                ) from None
+                raise TypeError(_not_hashable(path, leaf)) from None
 
     def paths(self, fn: Callable[..., Any]) -> list[str]:
         """A readable name for every leaf, such as ``x`` or ``batch['image']``."""
         return argument_names(fn, self.tree)
+
+
+def _not_hashable(path: str, leaf: Any) -> str:
+    """What is wrong with a static argument, and how an object with arrays in it is passed."""
+    kind = type(leaf).__name__
+    known = dataclasses.is_dataclass(leaf)
+    names = [field.name for field in dataclasses.fields(leaf)] if known else getattr(leaf, "__dict__", ())
+    arrays = [name for name in names if _is_array(getattr(leaf, name, None))]
+    if known or arrays:
+        first = "" if known else "make it a dataclass and "
+        fix = f"{first}let JAX see its fields: jax.tree_util.register_dataclass({kind}), once, after the class"
+        fix += "" if arrays else "; or make it hashable (frozen, with fields that are hashable)"
+    else:
+        fix = "pass it as an array, make it hashable (a frozen dataclass, a tuple), or capture it in a closure"
+    holds = f" and holds an array, {arrays[0]!r}" if arrays else ""
+    return f"argument {path} is a {kind}, which is neither an array nor hashable{holds}; {fix}"
 
 
 ARRAY_TYPE: list[Any] = [None]
@@ -147,7 +160,7 @@ def array_key(array: Any) -> tuple[Any, ...]:
 def argument_names(fn: Callable[..., Any], tree: Any) -> list[str]:
     """A readable name for every leaf of ``(args, kwargs)``, such as ``x`` or ``batch['image']``."""
     skeleton = jax.tree_util.tree_unflatten(tree, list(range(tree.num_leaves)))
-    names = _parameter_names(fn)
+    names = parameter_names(fn)
     result = []
     for path, _ in jax.tree_util.tree_flatten_with_path(skeleton)[0]:
         which, first, *rest = path
@@ -159,7 +172,7 @@ def argument_names(fn: Callable[..., Any], tree: Any) -> list[str]:
     return result
 
 
-def _parameter_names(fn: Callable[..., Any]) -> list[str]:
+def parameter_names(fn: Callable[..., Any]) -> list[str]:
     """The names of the arguments that may be given by position."""
     fn = getattr(fn, "forward", fn) if isinstance(fn, ModuleBase) else fn
     try:

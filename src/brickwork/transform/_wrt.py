@@ -118,7 +118,7 @@ class Argument:
             raise TypeError(f"{what}: argument {name} holds nothing to differentiate by{hint}")
         for place, leaf, name in zip(self.places, self.leaves, self.names(), strict=True):
             if place == {} or (place is None and isinstance(leaf, Parameter)):
-                raise TypeError(f"{what}: argument {name} has no trainable parameter: all are frozen{hint}")
+                raise TypeError(f"{what}: argument {name} {_why_none(_unwrap(leaf))}{hint}")
             if place is None:
                 raise TypeError(
                     f"{what}: argument {name} is {show(leaf)}, which can't be differentiated; convert it to "
@@ -285,9 +285,9 @@ def infer_shapes(fn: Callable[..., Any], args: Any, kwargs: Any) -> None:
 
 def _default(selection: Selection) -> Any:
     """The places without ``wrt``: all modules among the arguments, or the first argument."""
-    pairs, found = _module_arguments(selection)
-    if found:
-        return _some(selection, pairs)
+    pairs, modules = _module_arguments(selection)
+    if modules:
+        return _some(selection, pairs, modules)
     if selection.what == "backward" or not selection.args:
         raise _nothing_chosen(selection)
     selection.guarded = True
@@ -300,17 +300,30 @@ def _chosen(selection: Selection, wrt: Any) -> Any:
     if isinstance(wrt, tuple):
         return tuple(_chosen(selection, item) for item in wrt)
     if isinstance(wrt, list):
-        return _some(selection, _targets(selection, wrt))
+        return _some(selection, _targets(selection, wrt), wrt)
     argument = selection.argument(wrt)
     argument.require_all()
     return argument.nest
 
 
-def _some(selection: Selection, pairs: Pairs) -> dict[str, int]:
+def _some(selection: Selection, pairs: Pairs, nodes: Iterable[Any]) -> dict[str, int]:
+    """Those of some named parameters that are trained; ``nodes`` are what they were found in."""
     numbers = selection.add_parameters(pairs)
+    if not pairs:
+        raise TypeError(f"{selection.what}: " + "; ".join(f"{type(x).__name__} {_why_none(x)}" for x in nodes))
     if not numbers:
         raise TypeError("there is no trainable parameter to differentiate by: all are frozen")
     return numbers
+
+
+def _why_none(node: Any) -> str:
+    """Why there is nothing to differentiate by in a module or a parameter."""
+    if _parameters_of(node):
+        return "has no trainable parameter: all are frozen"
+    waiting = (m for _, m in walk(node) if isinstance(m, ModuleBase) and not m._bw.built)
+    if any(type(m).build is not ModuleBase.build for m in waiting):
+        return "has no parameters to differentiate by yet; call it once on data before, so that its build can make them"
+    return "has no parameters to differentiate by; choose another module, or an argument by its position, as in wrt=0"
 
 
 def _targets(selection: Selection, targets: list[Any]) -> Pairs:
@@ -343,8 +356,8 @@ def _matching(selection: Selection, pattern: str) -> Pairs:
     return chosen
 
 
-def _module_arguments(selection: Selection) -> tuple[Pairs, bool]:
-    """The named parameters of the modules among the arguments, or of ``fn`` itself; and whether there is any.
+def _module_arguments(selection: Selection) -> tuple[Pairs, list[Any]]:
+    """The named parameters of the modules among the arguments, or of ``fn`` itself; and these modules.
 
     Of several modules, paths begin with the name of the argument.
     """
@@ -358,7 +371,7 @@ def _module_arguments(selection: Selection) -> tuple[Pairs, bool]:
     for name, module in modules:
         front = f"{name}." if len(modules) > 1 else ""
         pairs += [(front + path, p) for path, p in _parameters_of(module)]
-    return pairs, bool(modules)
+    return pairs, [module for _, module in modules]
 
 
 def _parameters_of(node: Any) -> Pairs:
