@@ -59,7 +59,7 @@ def _parts(*compiled: Any) -> list[Any]:
     """Compiled functions, and what each of them holds that is worth watching."""
     found: list[Any] = []
     for c in compiled:
-        programs = [program for _, program in c._made]
+        programs = [program for _, program in c._record.made]
         found += [c, c._fn, *programs, *(p.executable for p in programs), *(p.jitted for p in programs)]
     return found
 
@@ -250,7 +250,7 @@ def test_a_failed_trace_keeps_nothing(no_collector: None) -> None:
     for _ in range(3):
         with pytest.raises(ShapeMismatchError):
             f(wrong)
-    assert len(f._programs) == len(f._made) == 1 and _executables() == before
+    assert len(f._programs) == len(f._record.made) == 1 and _executables() == before
     gone = weakref.ref(net)
     del f, net
     gc.collect()  # exceptions and their tracebacks are cycles
@@ -272,7 +272,7 @@ def test_a_layer_that_was_replaced_is_freed_with_its_programs(no_collector: None
     net = _net()
     f = bw.compile(lambda v: net(v))
     f(_x())
-    ((_, program),) = f._made
+    ((_, program),) = f._record.made
     old, executable, program = weakref.ref(net[0]), weakref.ref(program.executable), weakref.ref(program)
     net[0] = nn.Linear(3)
     assert old() is None

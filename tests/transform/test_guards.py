@@ -162,7 +162,7 @@ def test_programs_are_bounded(monkeypatch):
     f = bw.compile(lambda x, n: x * n)
     for n in range(6):
         f(X, n)
-    assert len(f._made) == sum(map(len, f._programs.values())) == 3
+    assert len(f._record.made) == sum(map(len, f._programs.values())) == 3
     assert float(f(X, 5)[0, 0]) == 5
     assert f.stats().compilations == 6
     assert float(f(X, 0)[0, 0]) == 0

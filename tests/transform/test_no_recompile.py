@@ -232,7 +232,7 @@ def test_what_is_kept_of_a_dropped_program_keeps_nothing_alive():
     layer, weight = weakref.ref(net[0]), weakref.ref(net[0].weight)
     net[0] = nn.Linear(4, in_features=4)
     assert layer() is None and weight() is None
-    assert f._past is not None
+    assert f._record.past is not None
 
 
 @pytest.mark.parametrize(

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import jax
 
 from ..core import Structure, Variable
 from ..core._jax import trace_config
 from ._program import Program, aval_of, identities
+from ._ready import Ready
+from ._record import Record
 from ._signature import Signature, difference, show
-
-if TYPE_CHECKING:
-    from ._compile import Compiled
-    from ._ready import Ready
 
 _NUMBERS = "pass numbers that change as arrays (jnp.asarray) or keep them in a Buffer."
 _FIXED = "Keep it fixed: pad or drop a last, smaller batch; " + _NUMBERS
@@ -42,14 +40,14 @@ class Cause(str):
 NEVER = Cause("it was never compiled")
 
 
-def cause(compiled: Compiled, signature: Signature, boxes: Structure) -> Cause:
+def cause(record: Record, signature: Signature, boxes: Structure) -> Cause:
     """What differs between the program that a function used last and the one that a call needs."""
-    old = compiled._last or compiled._past
+    old = record.last or record.past
     if old is None:
         return NEVER
     causes = (
-        (lambda: difference(compiled._fn, old.footprint, signature), _FIXED),
-        (lambda: _argument_difference(compiled, old, signature, boxes), _OTHER_MODULE),
+        (lambda: difference(record.fn, old.footprint, signature), _FIXED),
+        (lambda: _argument_difference(record, old, signature, boxes), _OTHER_MODULE),
         (lambda: "a changed setting of JAX" if old.config != trace_config() else None, _SETTING),
         (old.guards.changed, _REBOUND),
         (lambda: _outside_difference(old), _CHANGED),
@@ -72,11 +70,11 @@ def remains(program: Program) -> Program:
     return kept
 
 
-def _argument_difference(compiled: Compiled, old: Program, signature: Signature, boxes: Structure) -> str | None:
+def _argument_difference(record: Record, old: Program, signature: Signature, boxes: Structure) -> str | None:
     """How the modules among the arguments differ."""
     if old.arguments == boxes.encoding:
         return None
-    names = [n for n, kind in zip(signature.paths(compiled._fn), signature.kinds, strict=True) if kind == "box"]
+    names = [n for n, kind in zip(signature.paths(record.fn), signature.kinds, strict=True) if kind == "box"]
     for name, a, b in zip(names, old.arguments.code, boxes.encoding.code, strict=True):
         if a != b:
             return f"argument {name!r}: {first_difference(a, b, '')}"
@@ -163,10 +161,10 @@ def _show_item(code: Any) -> str:
     return f"{code!r:.40}"
 
 
-def placement_cause(compiled: Compiled, ready: Ready, signature: Signature) -> Cause:
+def placement_cause(record: Record, ready: Ready, signature: Signature) -> Cause:
     """Why JAX compiles a program anew that was traced already."""
     named = [(v.name or f"a {type(v).__name__}", v.concrete()) for v in (*ready.read_only, *ready.overwritten)]
-    paths = zip(signature.paths(compiled._fn), signature.kinds, strict=True)
+    paths = zip(signature.paths(record.fn), signature.kinds, strict=True)
     names = [f"argument {name!r}" for name, kind in paths if kind == "array"]
     named += zip(names, signature.arrays, strict=True)
     moved = _moved(ready.program, named)

@@ -33,6 +33,7 @@ from ._guards import Guards
 from ._program import Program, Stale, rehearse
 from ._ready import Ready
 from ._recompile import RecompileWarning, forbid, tentative, watch
+from ._record import Record
 from ._signature import Signature, learn_array_type, quick_key
 from ._speculate import MOST_PATHS, ControlFlowWarning, Mispredicted, Uncompiled, listen
 from ._stats import Stats, gather
@@ -118,26 +119,26 @@ class Compiled:
     """A compiled function; made by :func:`brickwork.compile`."""
 
     def __init__(self, fn: Callable[..., Any], donate: bool = True, speculate: bool = True) -> None:
-        self.__name__: str = getattr(fn, "__name__", type(fn).__name__)
+        self._record = Record(fn, getattr(fn, "__name__", type(fn).__name__))
         functools.update_wrapper(self, fn, updated=())
         self._fn = fn
         self._donate = donate
         self._speculate = speculate
         self._ready: dict[Any, Ready] = {}
         self._programs: dict[Any, list[Program]] = {}
-        self._made: deque[tuple[Any, Program]] = deque()
         self._bound: dict[int, tuple[weakref.ref[Any], Compiled]] = {}  # by identity: equal isn't the same
         self._lock = threading.RLock()
-        self._calls = 0
-        self._trace_seconds = 0.0
-        self._compile_seconds = 0.0
-        self._compilations = 0
-        self._other_paths = 0  # how many of them were made for control flow
-        self._misses = 0  # calls that compiled
-        self._last: Program | None = None
-        self._past: Program | None = None  # what is left of the last one where that was dropped
         self._warned = False
         self._warned_of_paths = False
+
+    @property
+    def __name__(self) -> str:
+        """What it is called in messages: the name of the function, unless it is given another one."""
+        return self._record.name
+
+    @__name__.setter
+    def __name__(self, name: str) -> None:
+        self._record.name = name
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if local.context.frame is not None:
@@ -169,7 +170,7 @@ class Compiled:
         return self._run(ready, key, signature.arrays, signature)
 
     def _run(self, ready: Ready, key: Any, arrays: list[Any], call: Signature | tuple[Any, ...]) -> Any:
-        self._calls += 1
+        self._record.calls += 1
         stale = wrong = None
         try:
             return ready.run(arrays)
@@ -187,7 +188,7 @@ class Compiled:
         signature = call if isinstance(call, Signature) else Signature(call, {})
         if stale is None and wrong is None:
             return self._run_uncompiled(signature)
-        self._calls -= 1
+        self._record.calls -= 1
         return self._slow_call(key, signature, stale, wrong)
 
     def _slow_call(
@@ -204,7 +205,7 @@ class Compiled:
             if wrong.assumed in tried:  # programs round differently, and each denies that this is its path
                 break
             tried.append(wrong.assumed)
-        self._calls += 1
+        self._record.calls += 1
         return self._run_uncompiled(signature)
 
     def _run_uncompiled(self, signature: Signature) -> Any:
@@ -216,21 +217,21 @@ class Compiled:
         self, key: Any, signature: Signature, stale: Program | None, wrong: Mispredicted | None = None
     ) -> Any:
         with self._lock:
-            before = self._compilations
+            before = self._record.compilations
             with tentative():
                 ready = self._prepare(key, signature, wrong)
-            self._misses += self._compilations > before
+            self._record.misses += self._record.compilations > before
             if stale is not None and ready.program is stale:
                 stale.frozen = False  # JAX dropped its caches; the assumptions hold, so compile again
-            self._last = ready.program
-            self._calls += 1
+            self._record.last = ready.program
+            self._record.calls += 1
             try:
                 return ready.run(signature.arrays)
             except Stale:
                 ready.program.frozen = False
                 return ready.run(signature.arrays)
             except (Mispredicted, Uncompiled):
-                self._calls -= 1
+                self._record.calls -= 1
                 raise
             finally:
                 ready.program.frozen = True
@@ -264,10 +265,10 @@ class Compiled:
             ready = Ready(program, boxes, self._disposer(key, full_key, program))
         ready.look_at_devices(signature.arrays)
         if program.executable is None and not program.eager:
-            forbid(self, program.cause)
+            forbid(self._record, program.cause)
             ready.compile(signature.arrays)
-            self._compile_seconds += program.compile_seconds
-            self._trace_seconds += program.trace_seconds
+            self._record.compile_seconds += program.compile_seconds
+            self._record.trace_seconds += program.trace_seconds
         if not program.guards.settled or not program.guards.hold():
             program.guards = self._guards(signature, *(program.roots_alive() or ()))
             program.guards.release()
@@ -300,9 +301,9 @@ class Compiled:
 
     def _keep(self, full_key: Any, program: Program) -> None:
         """Remember in which order programs were made, and drop the oldest when there are too many."""
-        self._made.append((full_key, program))
-        if len(self._made) > _MOST_PROGRAMS:
-            self._drop(*self._made.popleft())
+        self._record.made.append((full_key, program))
+        if len(self._record.made) > _MOST_PROGRAMS:
+            self._drop(*self._record.made.popleft())
 
     def _drop(self, full_key: Any, program: Program) -> None:
         remaining = [p for p in self._programs.get(full_key, ()) if p is not program]
@@ -311,9 +312,9 @@ class Compiled:
         else:
             self._programs.pop(full_key, None)
         self._ready = {key: ready for key, ready in self._ready.items() if ready.program is not program}
-        self._made = deque(pair for pair in self._made if pair[1] is not program)
-        if self._last is program:
-            self._last, self._past = None, remains(program)
+        self._record.made = deque(pair for pair in self._record.made if pair[1] is not program)
+        if self._record.last is program:
+            self._record.last, self._record.past = None, remains(program)
 
     def _structure(self, signature: Signature) -> Structure:
         """The structure of the modules among the arguments, with their shapes inferred, so that programs are found."""
@@ -339,22 +340,22 @@ class Compiled:
     def _compile(self, signature: Signature, boxes: Structure, wrong: Mispredicted | None = None) -> Program:
         signature.check_static(self._fn)
         if wrong is None:
-            why = cause(self, signature, boxes)
+            why = cause(self._record, signature, boxes)
         else:
             why = Cause(f"another path through its control flow at {wrong}", _OTHER_PATH)
-        forbid(self, why)
+        forbid(self._record, why)
         watch()
         enable_cache()  # before tracing, in which initial values are computed
         given = None if not self._speculate or not listen() else () if wrong is None else wrong.decisions
         program = Program(self._fn, signature, self._guards(signature), boxes, self._donate, given)
         program.cause = why
-        self._compilations += 1
-        self._other_paths += wrong is not None
-        many = self._compilations - self._other_paths >= _WARN_AT
-        if wrong is None and many and not self._warned and self._last is not None:
+        self._record.compilations += 1
+        self._record.other_paths += wrong is not None
+        many = self._record.compilations - self._record.other_paths >= _WARN_AT
+        if wrong is None and many and not self._warned and self._record.last is not None:
             self._warned = True
             warnings.warn(
-                f"{self.__name__} was compiled {self._compilations} times; last because of {why}. {why.advice}",
+                f"{self.__name__} was compiled {self._record.compilations} times; last because of {why}. {why.advice}",
                 RecompileWarning,
                 stacklevel=_levels_to_user(),
             )
@@ -403,7 +404,7 @@ class Compiled:
 
     def stats(self) -> Stats:
         """Calls, compilations, time spent, and XLA's figures; see :class:`Stats`."""
-        return gather(self)
+        return gather(self._record)
 
     def explain(self, *args: Any, hlo: bool | None = None, **kwargs: Any) -> Explanation:
         """What a call with these arguments reads, writes and costs, and whether it would compile; see
@@ -430,7 +431,7 @@ class Compiled:
             >>> add.explain(jnp.ones(3)).donated
             ("global 'total'",)
         """
-        return explain(self, args, kwargs, hlo)
+        return explain(self._record, self._lock, self._prepare, args, kwargs, hlo)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
         """A function isn't copied, nor is one that is compiled; a module is, and its programs are left behind."""

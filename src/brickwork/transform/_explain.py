@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import inspect
 import weakref
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 
@@ -16,11 +17,9 @@ from ..memory import would_be_kept
 from ._guards import Guards
 from ._ready import Ready
 from ._recompile import lower_as_called, tentative
+from ._record import Record
 from ._signature import Signature, array_key, learn_array_type, parameter_names, quick_key, show
 from ._stats import Figures, scaled
-
-if TYPE_CHECKING:
-    from ._compile import Compiled
 
 
 @dataclass(frozen=True)
@@ -147,30 +146,37 @@ def _lines(e: Explanation) -> Iterable[str]:
         yield e.hlo
 
 
-def explain(compiled: Compiled, args: tuple[Any, ...], kwargs: dict[str, Any], hlo: bool | None) -> Explanation:
+def explain(
+    record: Record,
+    lock: AbstractContextManager[Any],
+    prepare: Callable[[Any, Signature], Ready],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    hlo: bool | None,
+) -> Explanation:
     """What a call of a compiled function would do; see :meth:`brickwork.Compiled.explain`."""
     if hlo is not None:
-        _require_own_hlo(compiled, args)
+        _require_own_hlo(record, args)
     signature = Signature(args, kwargs)
     if local.context.frame is not None or signature.traced:
         raise RuntimeError(
-            f"{compiled.__name__}.explain: called inside another transform, where the function is a part of what that "
+            f"{record.name}.explain: called inside another transform, where the function is a part of what that "
             "one traces and has no program of its own; explain the outermost compiled function instead"
         )
-    with compiled._lock, tentative():
-        before = compiled._compilations
-        ready = compiled._prepare(_key(compiled, signature, args, kwargs), signature)
-        if compiled._last is None:
-            compiled._last = ready.program  # what a later cause is relative to
+    with lock, tentative():
+        before = record.compilations
+        ready = prepare(_key(record, signature, args, kwargs), signature)
+        if record.last is None:
+            record.last = ready.program  # what a later cause is relative to
         program = ready.program
-        why = program.cause if compiled._compilations > before else None
-        executable, placement = (None, None) if program.eager else lower_as_called(compiled, ready, signature)
-        compiles = compiled._compilations > before
+        why = program.cause if record.compilations > before else None
+        executable, placement = (None, None) if program.eager else lower_as_called(record, ready, signature)
+        compiles = record.compilations > before
     figures = Figures.of(executable)
-    names = signature.paths(compiled._fn)
+    names = signature.paths(record.fn)
     given = list(zip(names, signature.kinds, signature.leaves, strict=True))
     return Explanation(
-        function=compiled.__name__,
+        function=record.name,
         variables=_uses(ready, [(n, x) for n, kind, x in given if kind == "box"]),
         traced={n: _spec(x) for n, kind, x in given if kind == "array"},
         static={n: x for n, kind, x in given if kind == "static"},
@@ -179,7 +185,7 @@ def explain(compiled: Compiled, args: tuple[Any, ...], kwargs: dict[str, Any], h
         eager=program.eager,
         compiles=compiles,
         cause=why or placement,
-        programs=len(compiled._made),
+        programs=len(record.made),
         flops=figures.flops,
         bytes_accessed=figures.bytes_accessed,
         argument_bytes=figures.argument_bytes,
@@ -191,9 +197,9 @@ def explain(compiled: Compiled, args: tuple[Any, ...], kwargs: dict[str, Any], h
     )
 
 
-def _require_own_hlo(compiled: Compiled, args: tuple[Any, ...]) -> None:
+def _require_own_hlo(record: Record, args: tuple[Any, ...]) -> None:
     """Refuse the keyword ``hlo`` where it may be meant for the function, which has a parameter of that name."""
-    fn = compiled._fn
+    fn = record.fn
     try:
         parameters = inspect.signature(fn.forward if isinstance(fn, ModuleBase) else fn).parameters
     except (TypeError, ValueError):
@@ -206,12 +212,12 @@ def _require_own_hlo(compiled: Compiled, args: tuple[Any, ...]) -> None:
         return  # the function has its own already
     fix = "pass that by position" if "hlo" in names else "rename it, or let the function take it by position"
     raise TypeError(
-        f"{compiled.__name__}.explain: hlo= asks for the text of the program, but the function has a parameter of that "
+        f"{record.name}.explain: hlo= asks for the text of the program, but the function has a parameter of that "
         f"name too; {fix}, and hlo=True besides for the text"
     )
 
 
-def _key(compiled: Compiled, signature: Signature, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def _key(record: Record, signature: Signature, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """The key under which a call looks for its program."""
     learn_array_type()
     quick = None if kwargs else quick_key(args)
@@ -220,7 +226,7 @@ def _key(compiled: Compiled, signature: Signature, args: tuple[Any, ...], kwargs
     try:
         hash(signature.key)
     except TypeError:
-        signature.check_static(compiled._fn)
+        signature.check_static(record.fn)
         raise
     return signature.key, tuple(id(b) for b in signature.boxes)
 

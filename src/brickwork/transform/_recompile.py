@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
+from typing import Any, Self, TypeVar, overload
 
 import jax
 
@@ -17,10 +17,8 @@ from ..errors import RecompileError
 from ._cause import NEVER, Cause, placement_cause
 from ._program import Stale
 from ._ready import Ready
+from ._record import Record
 from ._signature import Signature
-
-if TYPE_CHECKING:
-    from ._compile import Compiled
 
 _LOWERED = "/jax/core/compile/jaxpr_to_mlir_module_duration"
 _COMPILED = "/jax/core/compile/backend_compile_duration"
@@ -88,17 +86,17 @@ def no_recompile(fn: Any = None) -> Any:
     return _NoRecompile() if fn is None else _NoRecompile()(fn)
 
 
-def forbid(compiled: Compiled, why: Cause) -> None:
+def forbid(record: Record, why: Cause) -> None:
     """Raise if the function must not be compiled now."""
     if not _forbidden.get():
         return
     if why == NEVER:
         text = (
-            f"{compiled.__name__} was never compiled, and would be now, inside bw.no_recompile(). Call it, or its "
+            f"{record.name} was never compiled, and would be now, inside bw.no_recompile(). Call it, or its "
             "explain(), with such arguments before."
         )
     else:
-        text = f"{compiled.__name__} would be compiled again inside bw.no_recompile(), because of {why}. {why.advice}"
+        text = f"{record.name} would be compiled again inside bw.no_recompile(), because of {why}. {why.advice}"
         if why.avoidable:
             text += " Or call it before with all that it will meet."
     raise RecompileError(text)
@@ -132,20 +130,20 @@ def _on_event(event: str, duration_secs: float, **kwargs: str | int) -> None:
     call = _explained.get() or _running_call()
     if call is None or kwargs.get("fun_name") != f"jit({call.ready.program.name})":
         return  # not ours, or a copy or a callback on the way
-    compiled = call.compiled
-    call.cause = placement_cause(compiled, call.ready, call.signature)
-    forbid(compiled, call.cause)
+    record = call.record
+    call.cause = placement_cause(record, call.ready, call.signature)
+    forbid(record, call.cause)
     if event == _LOWERED:
-        compiled._trace_seconds += duration_secs
+        record.trace_seconds += duration_secs
     else:
-        compiled._compile_seconds += duration_secs
-        compiled._compilations += 1
-        compiled._misses += call.runs
+        record.compile_seconds += duration_secs
+        record.compilations += 1
+        record.misses += call.runs
 
 
 @dataclass
 class _Call:
-    compiled: Compiled
+    record: Record
     ready: Ready
     signature: Signature
     runs: bool
@@ -164,16 +162,16 @@ def _running_call() -> _Call | None:
         return None
     arrays, caller = frame.f_locals["arrays"], frame.f_back.f_locals
     signature = caller.get("signature") or Signature(tuple(arrays), {})
-    return _Call(caller["self"], frame.f_locals["self"], signature, runs=True)
+    return _Call(caller["self"]._record, frame.f_locals["self"], signature, runs=True)
 
 
 _explained: ContextVar[_Call | None] = ContextVar("brickwork_explained", default=None)
 
 
-def lower_as_called(compiled: Compiled, ready: Ready, signature: Signature) -> tuple[Any, str | None]:
+def lower_as_called(record: Record, ready: Ready, signature: Signature) -> tuple[Any, str | None]:
     """The executable that a call would use, which JAX finds or makes, and then why it had to be made."""
     read_only, overwritten = ([v._value for v in group] for group in (ready.read_only, ready.overwritten))
-    call = _Call(compiled, ready, signature, runs=False)
+    call = _Call(record, ready, signature, runs=False)
     token = _explained.set(call)
     try:
         return ready.jitted.lower(read_only, overwritten, signature.arrays).compile(), call.cause

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from ._compile import Compiled
+from ._record import Record
 
 
 @dataclass(frozen=True)
@@ -101,16 +100,16 @@ class Figures:
         return sizes[0] + sizes[1] + sizes[2] - sizes[3]  # type: ignore[operator]
 
 
-def gather(compiled: Compiled) -> Stats:
+def gather(record: Record) -> Stats:
     """The statistics of a compiled function."""
-    last = compiled._last
+    last = record.last
     figures = Figures.of(None if last is None else last.executable)
     return Stats(
-        calls=compiled._calls,
-        compilations=compiled._compilations,
-        cache_hits=compiled._calls - compiled._misses,
-        trace_seconds=compiled._trace_seconds,
-        compile_seconds=compiled._compile_seconds,
+        calls=record.calls,
+        compilations=record.compilations,
+        cache_hits=record.calls - record.misses,
+        trace_seconds=record.trace_seconds,
+        compile_seconds=record.compile_seconds,
         flops=figures.flops,
         bytes_accessed=figures.bytes_accessed,
         peak_memory=figures.peak_memory,
@@ -118,7 +117,7 @@ def gather(compiled: Compiled) -> Stats:
         argument_bytes=figures.argument_bytes,
         result_bytes=figures.result_bytes,
         temp_bytes=figures.temp_bytes,
-        programs=len(compiled._made),
+        programs=len(record.made),
         cause=None if last is None else last.cause,
     )
 
