@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import brickwork as bw
+from brickwork import nn
 from brickwork.errors import DeferredShapeError, ShapeMismatchError, TraceLeakError
 
 
@@ -204,3 +205,42 @@ def test_grad_slot():
     with pytest.raises(TraceLeakError):
         jax.jit(lambda v: setattr(p, "grad", v))(jnp.ones(2))
     np.testing.assert_array_equal(p.grad, [1, 1])
+
+
+def aligned(shape):
+    """An array that JAX would share instead of copying it."""
+    size = int(np.prod(shape)) * 4
+    memory = np.zeros(size + 64, np.uint8)
+    start = -memory.ctypes.data % 64
+    return memory[start : start + size].view(np.float32).reshape(shape)
+
+
+@pytest.mark.parametrize(
+    "give",
+    [
+        bw.Parameter,
+        bw.Buffer,
+        lambda a: nn.Embedding.from_pretrained(a).weight,
+        lambda a: nn.CrossEntropyLoss(weight=a[:, 0]).weight,
+    ],
+)
+def test_the_callers_memory_is_not_shared(give):
+    """NumPy's arrays can be written into later."""
+    array = aligned((64, 64))
+    array[:] = 1
+    variable = give(array)
+    array[:] = 2
+    assert np.all(np.asarray(variable.value) == 1)
+
+
+def test_assigned_and_loaded_memory_is_not_shared():
+    array, layer = aligned((64, 64)), nn.Linear(64, in_features=64, bias=False)
+    layer.weight.value = array
+    array[:] = 1
+    assert not np.any(np.asarray(layer.weight.value))
+    layer.load_state_dict({"weight": array})
+    view = array[:]
+    view.flags.writeable = False
+    other = bw.Buffer(view)
+    array[:] = 2
+    assert np.all(np.asarray(layer.weight.value) == 1) and np.all(np.asarray(other.value) == 1)

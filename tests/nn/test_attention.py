@@ -304,3 +304,14 @@ def test_a_repeat_of_layers_equals_a_sequence_of_them(options):
         bw.compile(bw.grad(lambda x: (one_by_one(x) ** 2).sum(), 0))(x),
         1e-4,
     )
+
+
+def test_a_cache_that_was_too_small_begins_anew():
+    """What found no room is NaN; after ``reset`` nothing is left of it."""
+    layer, x = nn.MultiheadAttention(2, batch_first=True).eval(), jnp.ones((1, 1, 4))
+    cache, fresh = nn.KVCache(2), nn.KVCache(2)
+    step = bw.compile(lambda x: layer(x, x, x, cache=cache)[0])
+    assert np.isnan([step(x) for _ in range(3)][-1]).all()
+    cache.reset()
+    assert np.array_equal(step(x), layer(x, x, x, cache=fresh)[0])
+    nn.KVCache(2).reset()  # before its sizes are known

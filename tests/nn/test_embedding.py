@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 import brickwork as bw
 from brickwork import nn
@@ -62,3 +63,41 @@ def test_from_pretrained_makes_a_table_of_its_own():
     assert layer(jnp.array([[0, 1, 2]])).tolist() == [[2.0, 3.0]]
     assert not layer.weight.trainable
     assert nn.Embedding.from_pretrained(jnp.eye(2, dtype=jnp.bfloat16), False).weight.dtype == jnp.bfloat16
+
+
+def test_a_computed_table_stays_as_it_is():
+    """A call without max_norm writes nothing, and with it nothing into what the table is computed from."""
+
+    class Twice(bw.Module):
+        def forward(self, x):
+            return 2 * x
+
+        def right_inverse(self, y):
+            return y
+
+    i = np.array([1])
+    for make in (nn.Embedding, nn.EmbeddingBag):
+        for options in ({}, {"max_norm": 0.1}):
+            layer = make(5, 3, **options)
+            nn.parametrize(layer, "weight", Twice())
+            before = np.asarray(layer.state_dict()["parametrizations.weight.original"])
+            x = i if make is nn.Embedding else i[None]
+            first, second = layer(x), layer(x)
+            assert np.array_equal(first, second)
+            assert np.array_equal(layer.state_dict()["parametrizations.weight.original"], before)
+            assert np.linalg.norm(first) <= 0.1001 or not options
+
+
+def test_bags_that_begin_behind_the_end():
+    """NaN where the offsets are not known, an error where they are."""
+    for mode in ("sum", "mean", "max"):
+        layer = nn.EmbeddingBag(3, 2, mode=mode)
+        indices, good = jnp.array([1, 2]), layer(np.array([1, 2]), np.array([0, 1]))
+        for offsets in ([0, 7], [0, 2, 1]):
+            found = bw.compile(layer)(indices, jnp.array(offsets))
+            assert np.isnan(found).any() and not np.isnan(found[0] if offsets == [0, 7] else found[2]).any()
+            with pytest.raises(ValueError, match=r"must ascend, to at most the number of indices, 2; got \[0, "):
+                layer(np.array([1, 2]), np.array(offsets))
+        assert np.array_equal(bw.compile(layer)(indices, jnp.array([0, 1])), good)
+        ended = nn.EmbeddingBag(3, 2, mode=mode, include_last_offset=True)
+        assert not np.isnan(ended(indices, jnp.array([0, 1, 1]))).any()

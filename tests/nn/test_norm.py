@@ -106,3 +106,10 @@ def test_instances_of_half_precision_keep_their_statistics_in_float32():
     layer = nn.BatchNorm2d(dtype=jnp.bfloat16)
     assert layer(X.astype(jnp.bfloat16)).dtype == jnp.bfloat16
     assert layer.running_mean.dtype == jnp.float32
+
+
+@pytest.mark.parametrize("shape", [(0, 3), (0, 3, 2, 2)])
+def test_gradients_of_an_empty_batch_are_zero(shape):
+    layer = (nn.BatchNorm1d if len(shape) == 2 else nn.BatchNorm2d)()
+    grads = bw.grad(lambda x: layer(x).sum(), layer)(jnp.zeros(shape))
+    assert not np.any(grads["weight"]) and not np.any(grads["bias"])

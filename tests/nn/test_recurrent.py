@@ -126,3 +126,14 @@ def test_symbolic_sizes(make):
     )
     x = X.swapaxes(0, 1)
     np.testing.assert_allclose(exported.call(state, x)[0], layer(x)[0], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("make", [nn.RNN, nn.LSTM, nn.GRU])
+@pytest.mark.parametrize("wrong", [4, -1])
+def test_a_length_out_of_range_is_nan(make, wrong):
+    """And the other sequences are what they are without it."""
+    layer, x = make(2, bidirectional=True), jnp.ones((3, 2, 2))
+    output, state = layer(x, lengths=jnp.array([wrong, 2]))
+    want, _ = layer(x, lengths=jnp.array([3, 2]))
+    assert np.isnan(output[:, 0]).all() and np.array_equal(output[:, 1], want[:, 1])
+    assert all(np.isnan(s[:, 0]).all() and not np.isnan(s[:, 1]).any() for s in jax.tree.leaves(state))

@@ -53,6 +53,17 @@ def test_max_of_long_windows(kernel, stride, padding):
     compare("MaxPool", 1, kernel, stride, padding, x=x, ceil_mode=True)
 
 
+@pytest.mark.parametrize(("kernel", "stride", "padding"), [(3, 2, 0), (5, 2, 1), (4, 3, 2)])
+def test_rounded_up_a_window_may_be_larger_than_the_image(kernel, stride, padding):
+    x = normal(0, 2, 3, 2)
+    compare("MaxPool", 1, kernel, stride, padding, x=x, ceil_mode=True, return_indices=True)
+    for counted in (True, False):
+        compare("AvgPool", 1, kernel, stride, padding, x=x, ceil_mode=True, count_include_pad=counted)
+    compare("MaxPool", 2, kernel, stride, padding, x=normal(0, 2, 3, 2, 2), ceil_mode=True)
+    if not padding:
+        compare("LPPool", 1, 2, kernel, stride, x=x, ceil_mode=True)
+
+
 def test_max_of_different_sizes():
     compare("MaxPool", 2, (3, 2), (1, 2), (1, 0), (2, 1), return_indices=True)
     compare("MaxPool", 3, (3, 1, 2), (2, 1, 1), (1, 0, 1))

@@ -63,12 +63,22 @@ def as_array(value: Any, what: Any, dtype: Any = None) -> jax.Array:
                 f"{place}: a variable holds numbers, got {type(value).__name__} with dtype {host.dtype}; "
                 "convert it to a numeric array first"
             )
-        value = jnp.asarray(value, dtype=dtype)
+        # On the host JAX would share the memory, and see what the caller writes into it later.
+        value = jnp.array(value, dtype=dtype) if _may_change(host) else jnp.asarray(value, dtype=dtype)
     elif dtype is not None and value.dtype != dtype:
         value = value.astype(dtype)
     if getattr(value, "weak_type", False):  # random keys have none
         value = jax.lax.convert_element_type(value, value.dtype)
     return value
+
+
+def _may_change(array: Any) -> bool:
+    """Whether somebody may write into an array's memory; a file that is mapped to be read can't be."""
+    while isinstance(array, np.ndarray):
+        if array.flags.writeable:
+            return True
+        array = array.base
+    return False
 
 
 def lies_on(array: jax.Array, devices: set[Any]) -> bool:

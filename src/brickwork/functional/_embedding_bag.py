@@ -128,6 +128,11 @@ def _check_offsets(indices: Array, offsets: Any, last: bool) -> Array | None:
     values = checks.host_array(found)
     if values is not None and values.size and values[0] != 0:
         raise ValueError(f"embedding_bag: offsets must begin with 0, where the first bag does; got {values[0]}.")
+    if values is not None and values.size and (np.diff(values).min(initial=0) < 0 or values[-1] > indices.shape[0]):
+        raise ValueError(
+            f"embedding_bag: offsets must ascend, to at most the number of indices, {indices.shape[0]}; got "
+            f"{values.tolist()}."
+        )
     return cast("Array", found)  # jit converts it
 
 
@@ -164,17 +169,21 @@ def _embedding_bag(
     if samples is not None:
         rows = rows * samples.reshape(-1, 1).astype(rows.dtype)
     there = jnp.ones((indices.shape[0], 1), bool) if padding_idx is None else (indices != padding_idx)[:, None]
-    if mode == "max":
-        return _first_largest(rows, segments, there, bags).astype(dtype)
 
     def add_up(values: Array) -> Array:
         if offsets is None:
             return values.reshape(bags, indices.shape[0] // max(bags, 1), values.shape[1]).sum(1)
         return jax.ops.segment_sum(values, segments, bags, indices_are_sorted=True)
 
-    result = add_up(jnp.where(there, rows, jnp.zeros((), rows.dtype)))
+    if mode == "max":
+        result = _first_largest(rows, segments, there, bags)
+    else:
+        result = add_up(jnp.where(there, rows, jnp.zeros((), rows.dtype)))
     if mode == "mean":
         result = result / jnp.maximum(add_up(there.astype(rows.dtype)), jnp.ones((), rows.dtype))
+    if offsets is not None:
+        ends = jnp.append(offsets[1:], offsets[-1:] if last else indices.shape[0])[:bags]
+        result = jnp.where((ends < offsets[:bags])[:, None], jnp.asarray(jnp.nan, result.dtype), result)
     return result.astype(dtype)
 
 

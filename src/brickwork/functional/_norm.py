@@ -234,6 +234,8 @@ def _normalize_forward(
 def _normalize_backward(eps: float, saved: _Saved, cotangents: tuple[Array, Array, Array]) -> tuple[Array | None, ...]:
     """Return the gradients: ``dx = dy * a + (x - mean) * k1 + k0``, three numbers a channel."""
     x, weight, bias, mean, rstd = saved
+    if x.size == 0:  # the mean of nothing is NaN, and what follows from it would be
+        return tuple(None if v is None else jnp.zeros_like(v) for v in (x, weight, bias, mean))
     dy, dmean, dvar = cotangents
     dtype = mean.dtype
     count = x.size // max(x.shape[1], 1)

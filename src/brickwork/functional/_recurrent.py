@@ -316,6 +316,8 @@ def _stack(
     if lengths is not None:
         valid = (jnp.arange(x.shape[0], dtype=lengths.dtype)[:, None] < lengths)[..., None]
         x = jnp.where(valid, x, jnp.zeros((), dtype))  # not even NaN gets out of padding
+        wrong = ((lengths < 0) | (lengths > x.shape[0]))[:, None]
+        x, valid = jnp.where(wrong, jnp.asarray(jnp.nan, dtype), x), valid | wrong
     final: list[State] = []
     directions = 1 + bidirectional
     for first in range(0, len(layers), directions):

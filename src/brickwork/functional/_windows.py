@@ -154,7 +154,8 @@ def _geometry(
         out = (room + s - 1 if ceil_mode else room) // s + 1
         if ceil_mode and (out - 1) * s >= size + p:  # a window must begin inside the image
             out -= 1
-        windows.append(Regular(k, s, p, d, size, out if room >= 0 else 0))
+        # With ceil_mode one window may be larger than all there is.
+        windows.append(Regular(k, s, p, d, size, max(out, 0) if room >= 0 or ceil_mode else 0))
     return tuple(windows)
 
 

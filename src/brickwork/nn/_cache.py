@@ -116,6 +116,9 @@ class KVCache(Module):
     def reset(self) -> None:
         """Forget all positions; the next ones are the first."""
         self.length.value = jnp.zeros((), jnp.int32)
+        for kept in (self.key, self.value):  # NaN, where there was no room, would go through the mask
+            if None not in kept.shape:
+                kept.value = jnp.zeros(kept.shape, kept.dtype)
 
     def extra_repr(self) -> str:
         n, heads, size, width = (args.show(i) for i in self.key.shape)

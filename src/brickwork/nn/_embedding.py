@@ -83,7 +83,7 @@ class _Table(Module):
             )
         freeze = args.flag(freeze, where, "freeze")
         layer = cls(*table.shape, **options)
-        layer.weight = Parameter(jnp.asarray(table), trainable=not freeze)
+        layer.weight = Parameter(jnp.array(table), trainable=not freeze)
         return layer
 
     def _table(self, indices: Any) -> Any:
@@ -93,7 +93,8 @@ class _Table(Module):
         return embedding_renorm(indices, self.weight, self.max_norm, self.norm_type)
 
     def _keep(self, table: Any) -> None:
-        if table is not self.weight:
+        # A weight that is computed from another (a parametrisation) is scaled for this call only, as in PyTorch.
+        if self.max_norm is not None and isinstance(self.weight, Parameter):
             self.weight.value = table
 
     def extra_repr(self) -> str:

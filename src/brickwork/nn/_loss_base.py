@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 from ..core import Buffer
@@ -31,7 +32,7 @@ def constant_buffer(value: Any, layer: str, argument: str) -> Buffer | None:
         return None
     array = jnp.asarray(checks.to_array(value, layer, argument))
     checks.require_inexact(array, layer, argument)
-    return Buffer(array)
+    return Buffer(array if isinstance(value, jax.Array) else jnp.array(array))  # not the caller's memory
 
 
 def class_weights(value: Any, layer: str) -> Buffer | None:
