@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ._frame import UPDATE_LOCK, current_frame, outside
-from ._jax import setting
+from ._jax import Tracer, setting
 from ._parameter import Buffer
 from ._seed import current_count, current_seed, set_seed
 
@@ -87,8 +87,13 @@ def random_stream() -> Buffer:
 
 def random_state() -> dict[str, Any]:
     """All that random numbers depend on, to be saved: seed, count of parameters, random stream."""
-    stream = np.array(random_stream().value)
-    return {"seed": current_seed(), "count": current_count(), "stream": stream}
+    stream = random_stream().value
+    if isinstance(stream, Tracer):
+        raise TypeError(
+            "the random stream is a traced value, which exists only while a function is being compiled; call save "
+            "outside of compiled and transformed functions"
+        )
+    return {"seed": current_seed(), "count": current_count(), "stream": np.array(stream)}
 
 
 def set_random_state(state: dict[str, Any]) -> None:
