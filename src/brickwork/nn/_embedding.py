@@ -83,7 +83,7 @@ class _Table(Module):
             )
         freeze = args.flag(freeze, where, "freeze")
         layer = cls(*table.shape, **options)
-        layer.weight = Parameter(jnp.array(table), trainable=not freeze)
+        layer.weight = Parameter(table, trainable=not freeze)
         return layer
 
     def _table(self, indices: Any) -> Any:

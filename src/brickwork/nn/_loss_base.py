@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import jax
-import jax.numpy as jnp
-
 from ..core import Buffer
 from ..functional import _checks as checks
 from ..module import Module
@@ -30,9 +27,9 @@ def constant_buffer(value: Any, layer: str, argument: str) -> Buffer | None:
     """Return weights that belong to the state but are not trained."""
     if value is None:
         return None
-    array = jnp.asarray(checks.to_array(value, layer, argument))
+    array = checks.to_array(value, layer, argument)
     checks.require_inexact(array, layer, argument)
-    return Buffer(array if isinstance(value, jax.Array) else jnp.array(array))  # not the caller's memory
+    return Buffer(array)
 
 
 def class_weights(value: Any, layer: str) -> Buffer | None:

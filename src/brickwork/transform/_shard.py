@@ -175,13 +175,17 @@ class _Sharded:
             if not is_array(x) and not isinstance(x, (bool, int, float, complex)):
                 raise TypeError(f"shard_map: {what} is {describe(x)}; return arrays alone, or nests of them")
             _check_length(what, "out_specs", x, spec)
-            extra = sorted(map(str, varying_axes(x) - set(_all_names(spec)))) if self.check_vma else []
+            extra = self._undeclared(x, spec)
             if extra:
                 raise ValueError(
                     f"shard_map: {what} ({describe(x)}) differs along {', '.join(map(repr, extra))} of the mesh, but "
                     f"out_specs has {spec} for it, as if it were the same there. Reduce it first, for example with "
                     f"jax.lax.pmean(value, {extra[0]!r}), or put the parts together, with {extra[0]!r} in out_specs"
                 )
+
+    def _undeclared(self, value: Any, spec: PartitionSpec) -> list[str]:
+        """The mesh axes along which a value differs while its spec says that it is the same there."""
+        return sorted(map(str, varying_axes(value) - set(_all_names(spec)))) if self.check_vma else []
 
     def sharding_of(self, variable: Variable) -> NamedSharding:
         """How a variable lies on the mesh; a gradient lies as its parameter does."""
@@ -289,7 +293,7 @@ class _Sharded:
         """Refuse a value that isn't laid out as the variable is."""
         spec = self.sharding_of(variable).spec
         for leaf in jax.tree_util.tree_leaves(value):
-            extra = sorted(map(str, varying_axes(leaf) - set(_all_names(spec)))) if self.check_vma else []
+            extra = self._undeclared(leaf, spec)
             if extra:
                 raise TraceLeakError(
                     f"shard_map: {name_of(variable)} is placed as {spec}, but was written differently along "
