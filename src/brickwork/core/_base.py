@@ -17,6 +17,7 @@ from ..errors import DeviceMismatchError, StructureError
 from ._arguments import NOTHING, bound, carried, note
 from ._arrays import check_dtype
 from ._calls import annotate, check_devices, refuse_stack
+from ._constructor import Constructor
 from ._containers import Node, hold, is_structure, made_here, tracked
 from ._deferred import dry_run
 from ._epoch import bump
@@ -64,12 +65,19 @@ class ModuleBase(Node):
 
     training: bool
     keeps_nothing = False  # of the arrays it reads; true of the library's own layers
+    _constructor = Constructor(object.__init__)
     _notes_arguments = True  # false of a class with constructor_arguments of its own
     _repeated: tuple[int, int] | None = None  # how many blocks `block` stands for; the axis of its variables for them
     _bw: _Record
     _bw_holders: tuple[weakref.ref[Node], ...]
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        if args or kwargs:  # nothing is what copies and pickles give, and Python says what a constructor misses
+            known = cls._constructor
+            if known.init is not cls.__init__:
+                known = cls._constructor = Constructor(cls.__init__)
+            if not known.takes(args, kwargs) and cls.__new__ is ModuleBase.__new__:  # another may pass other arguments
+                raise TypeError(known.refusal(cls, args, kwargs))
         self = object.__new__(cls)
         self._prepare()
         if cls._notes_arguments:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 import inspect
 from collections.abc import Callable
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, TypeVar
 
 from ..functional import _checks as checks
 
-P = ParamSpec("P")
-Layer = TypeVar("Layer")
+Init = TypeVar("Init", bound=Callable[..., None])
 
 epsilon = checks.epsilon
 flag = checks.flag
@@ -47,9 +45,7 @@ def options(layer: Any, **defaults: Any) -> str:
     return "".join(f", {name}={value!r}" for name, value, default in given if value != default)
 
 
-def torch_order(
-    *names: str,
-) -> Callable[[Callable[Concatenate[Layer, P], None]], Callable[Concatenate[Layer, P], None]]:
+def torch_order(*names: str) -> Callable[[Init], Init]:
     """Make a constructor explain itself when it is called with the positions of ``torch.nn``.
 
     A size that the input determines is an optional keyword here and the first argument there, so
@@ -59,30 +55,22 @@ def torch_order(
         *names: the parameters of the torch class, in order.
     """
 
-    def decorate(
-        init: Callable[Concatenate[Layer, P], None],
-    ) -> Callable[Concatenate[Layer, P], None]:
+    def decorate(init: Init) -> Init:
         parameters = list(inspect.signature(init).parameters.values())[1:]
         own = [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
 
-        @functools.wraps(init)
-        def checked(self: Layer, *args: P.args, **kwargs: P.kwargs) -> None:
+        def explain(layer: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
             if len(args) > len(own) or not kwargs.keys().isdisjoint(own[: len(args)]):
-                raise TypeError(_explain(type(self).__name__, own, names, args, kwargs))
-            init(self, *args, **kwargs)
+                return _explain(layer, own, names, args, kwargs)
+            return None
 
-        return checked
+        init.explain_arguments = explain  # type: ignore[attr-defined]
+        return init
 
     return decorate
 
 
-def _explain(
-    layer: str,
-    own: list[str],
-    names: tuple[str, ...],
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-) -> str:
+def _explain(layer: str, own: list[str], names: tuple[str, ...], args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
     inferred = names[0] if names[0] not in own else None
     signature = ", ".join([*own, "*", f"{inferred}=None" if inferred else "..."])
     kind = "sizes" if len(args) <= 2 and all(type(a) is int for a in args) else "arguments"
@@ -97,7 +85,8 @@ def _explain(
     front = [repr(given.pop(name)) for name in own if name in given]
     known = [f"{inferred}={given.pop(inferred)!r}"] if inferred in given else []
     rest = [f"{name}={value!r}" for name, value in given.items()]
-    if not known:
-        return f"{problem}({', '.join(front + rest)})"
+    value = args[0] if known and args else None
+    if not known or (isinstance(value, (tuple, list)) and len(value) != 1):  # the input decides one size
+        return f"{problem}({', '.join(front + known + rest)})"
     short, full = ", ".join(front + rest), ", ".join(front + known + rest)
     return f"{problem}({short}) and let the input decide, or nn.{layer}({full})"

@@ -56,7 +56,7 @@ class _Recurrent(Module):
             warnings.warn(
                 f"{name}: dropout={dropout} has no effect with num_layers=1: it is applied between layers. "
                 "Put nn.Dropout behind the layer instead.",
-                stacklevel=4,
+                stacklevel=3,
             )
         rows = GATES[kind] * self.hidden_size
         out = self.proj_size or self.hidden_size
