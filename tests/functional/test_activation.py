@@ -110,7 +110,7 @@ def test_gumbel_softmax():
     hard = F.gumbel_softmax(logits, key, 0.7, hard=True)
     np.testing.assert_array_equal(hard, jax.nn.one_hot(soft.argmax(-1), 3))
     weights = jnp.array([1.0, -2.0, 3.0])
-    grads = [jax.grad(lambda x, h=h: (F.gumbel_softmax(x, key, 0.7, h) * weights).sum())(logits) for h in (0, 1)]
+    grads = [jax.grad(lambda x, h=h: (F.gumbel_softmax(x, key, 0.7, h) * weights).sum())(logits) for h in (False, True)]
     np.testing.assert_allclose(*grads, rtol=1e-6)
     np.testing.assert_array_equal(F.gumbel_softmax(logits, key, jnp.float32(0.7)), soft)
     np.testing.assert_allclose(F.gumbel_softmax(logits, key, dim=0).sum(0), 1, rtol=1e-6)

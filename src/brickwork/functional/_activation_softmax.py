@@ -186,7 +186,7 @@ def gumbel_softmax(
     else:
         tau = checks.number(tau, "gumbel_softmax", "tau", above=0)
     axis = checks.axis(dim, logits.ndim, "gumbel_softmax")
-    return _gumbel_softmax(logits, key, tau, hard=bool(hard), dim=axis)
+    return _gumbel_softmax(logits, key, tau, hard=checks.flag(hard, "gumbel_softmax", "hard"), dim=axis)
 
 
 @functools.partial(jax.jit, static_argnames="dim")

@@ -62,7 +62,12 @@ def embedding(
     if max_norm is not None:
         weight = embedding_renorm(indices, weight, max_norm, norm_type)
     row = None if padding_idx is None else row_of(padding_idx, weight.shape[0], "embedding")
-    return _embedding(indices, weight, padding_idx=row, by_frequency=bool(scale_grad_by_freq))
+    return _embedding(
+        indices,
+        weight,
+        padding_idx=row,
+        by_frequency=checks.flag(scale_grad_by_freq, "embedding", "scale_grad_by_freq"),
+    )
 
 
 def embedding_renorm(

@@ -83,7 +83,7 @@ def embedding_bag(
         samples,
         mode=mode,
         by_frequency=bool(scale_grad_by_freq),
-        last=bool(include_last_offset),
+        last=checks.flag(include_last_offset, "embedding_bag", "include_last_offset"),
         padding_idx=row,
     )
 
@@ -92,7 +92,7 @@ def check_mode(mode: Any, scale_grad_by_freq: Any, function: str) -> str:
     """Check the name of a reduction over bags."""
     if mode not in MODES:
         raise ValueError(f"{function}: mode must be 'sum', 'mean' or 'max', got {mode!r}.")
-    if mode == "max" and scale_grad_by_freq:
+    if checks.flag(scale_grad_by_freq, function, "scale_grad_by_freq") and mode == "max":
         raise ValueError(f"{function}: scale_grad_by_freq=True is not for mode='max'; use 'sum' or 'mean'.")
     return mode
 

@@ -59,7 +59,7 @@ def kl_div(
     log_probs, target = base.floats("kl_div", log_probs=log_probs, target=target)
     base.require_same_shape("kl_div", log_probs=log_probs, target=target)
     check_kl_reduction(reduction, "kl_div")
-    return _kl_div(log_probs, target, log_target=bool(log_target), reduction=reduction)
+    return _kl_div(log_probs, target, log_target=checks.flag(log_target, "kl_div", "log_target"), reduction=reduction)
 
 
 def check_kl_reduction(value: str, function: str) -> str:

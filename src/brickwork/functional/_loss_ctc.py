@@ -96,7 +96,7 @@ def ctc_loss(
         labels,
         width=longest,
         blank=blank,
-        zero_infinity=bool(zero_infinity),
+        zero_infinity=checks.flag(zero_infinity, "ctc", "zero_infinity"),
         reduction=reduction,
     )
     return loss[0] if single and reduction == "none" else loss

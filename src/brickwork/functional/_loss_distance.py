@@ -97,7 +97,7 @@ def pairwise_distance(
         base.require_vector(x1, "pairwise_distance", "x1")
     p = checks.number(p, "pairwise_distance", "p", 0)
     eps = checks.number(eps, "pairwise_distance", "eps")
-    return _pairwise_distance(x1, x2, p=p, eps=eps, keepdim=bool(keepdim))
+    return _pairwise_distance(x1, x2, p=p, eps=eps, keepdim=checks.flag(keepdim, "pairwise_distance", "keepdim"))
 
 
 def cosine_embedding_loss(
@@ -205,7 +205,7 @@ def triplet_margin_loss(
         margin=checks.number(margin, "triplet_margin", "margin", above=0),
         p=checks.number(p, "triplet_margin", "p", 0),
         eps=checks.number(eps, "triplet_margin", "eps"),
-        swap=bool(swap),
+        swap=checks.flag(swap, "triplet_margin", "swap"),
         reduction=checks.reduction(reduction, "triplet_margin"),
     )
 
@@ -260,7 +260,7 @@ def triplet_margin_with_distance_loss(
     reduction = checks.reduction(reduction, name)
     distance = pairwise_distance if distance_function is None else distance_function
     distances = {"distance": distance(anchor, positive), "distance_to_negative": distance(anchor, negative)}
-    if swap:
+    if checks.flag(swap, "triplet_margin_with_distance", "swap"):
         distances["distance_swapped"] = distance(positive, negative)
     near, far, *other = base.floats(name, **distances)
     return _triplet(near, far, other[0] if swap else None, margin=margin, reduction=reduction)

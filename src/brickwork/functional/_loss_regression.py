@@ -236,8 +236,8 @@ def poisson_nll_loss(
     return _poisson_nll(
         prediction,
         target,
-        log_input=bool(log_input),
-        full=bool(full),
+        log_input=checks.flag(log_input, "poisson_nll", "log_input"),
+        full=checks.flag(full, "poisson_nll", "full"),
         eps=checks.number(eps, "poisson_nll", "eps", 0),
         reduction=checks.reduction(reduction, "poisson_nll"),
     )
@@ -304,7 +304,7 @@ def gaussian_nll_loss(
         prediction,
         target,
         var,
-        full=bool(full),
+        full=checks.flag(full, "gaussian_nll", "full"),
         eps=checks.number(eps, "gaussian_nll", "eps", above=0),
         reduction=checks.reduction(reduction, "gaussian_nll"),
     )

@@ -161,7 +161,7 @@ def adaptive_max_pool1d(
     """
     x = real_array(x, "adaptive_max_pool1d")
     windows = _windows("adaptive_max_pool1d", 1, x, output_size)
-    return maxima(x, windows=windows, indices=bool(return_indices))
+    return maxima(x, windows=windows, indices=checks.flag(return_indices, "adaptive_max_pool1d", "return_indices"))
 
 
 def adaptive_max_pool2d(
@@ -201,7 +201,7 @@ def adaptive_max_pool2d(
     """
     x = real_array(x, "adaptive_max_pool2d")
     windows = _windows("adaptive_max_pool2d", 2, x, output_size)
-    return maxima(x, windows=windows, indices=bool(return_indices))
+    return maxima(x, windows=windows, indices=checks.flag(return_indices, "adaptive_max_pool2d", "return_indices"))
 
 
 def adaptive_max_pool3d(
@@ -241,7 +241,7 @@ def adaptive_max_pool3d(
     """
     x = real_array(x, "adaptive_max_pool3d")
     windows = _windows("adaptive_max_pool3d", 3, x, output_size)
-    return maxima(x, windows=windows, indices=bool(return_indices))
+    return maxima(x, windows=windows, indices=checks.flag(return_indices, "adaptive_max_pool3d", "return_indices"))
 
 
 def _mean(function: str, ndim: int, x: Any, output_size: Any) -> Array:

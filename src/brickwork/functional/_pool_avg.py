@@ -295,7 +295,8 @@ def _mean(
     windows = win.regular(function, ndim, x, kernel, stride, padding, 1, ceil_mode)
     if divisor is not None:
         divisor = checks.integer(divisor, function, "divisor_override", 1)
-    return _avg_pool(x, windows=windows, include_pad=bool(include_pad), divisor=divisor)
+    include_pad = checks.flag(include_pad, function, "count_include_pad")
+    return _avg_pool(x, windows=windows, include_pad=include_pad, divisor=divisor)
 
 
 @functools.partial(jax.jit, static_argnames=("windows", "include_pad", "divisor"))

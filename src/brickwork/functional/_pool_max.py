@@ -169,7 +169,7 @@ def _pool(
 ) -> Any:
     x = real_array(x, function)
     windows = win.regular(function, ndim, x, kernel, stride, padding, dilation, ceil_mode)
-    return maxima(x, windows=windows, indices=bool(return_indices))
+    return maxima(x, windows=windows, indices=checks.flag(return_indices, function, "return_indices"))
 
 
 def real_array(x: Any, function: str) -> Array:

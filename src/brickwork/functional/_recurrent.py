@@ -216,6 +216,7 @@ def _run(
     """Check everything, and run."""
     x = checks.to_array(x, function, "x")
     checks.require_inexact(x, function, "x")
+    batch_first = checks.flag(batch_first, function, "batch_first")
     sequence_width(x, function, batch_first)
     layers = _check_stack(weights, x, kind, function, bidirectional)
     batch = () if x.ndim == 2 else (x.shape[0] if batch_first else x.shape[1],)
@@ -246,7 +247,7 @@ def sequence_width(x: Any, function: str, batch_first: bool) -> int:
 
 
 def _check_stack(weights: Any, x: Array, kind: str, function: str, bidirectional: bool) -> tuple[Weights, ...]:
-    directions = 1 + bool(bidirectional)
+    directions = 1 + checks.flag(bidirectional, function, "bidirectional")
     if not isinstance(weights, (tuple, list)) or not weights or len(weights) % directions:
         got = len(weights) if isinstance(weights, (tuple, list)) else f"a {type(weights).__name__}"
         raise TypeError(

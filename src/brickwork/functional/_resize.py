@@ -148,6 +148,10 @@ def check_options(
     """Raise for options of ``interpolate`` that are out of range or contradict each other."""
     if mode not in _MODES:
         raise ValueError(f"{function}: mode must be one of {', '.join(map(repr, _MODES))}, got {mode!r}.")
+    for name, value in (("align_corners", align), ("recompute_scale_factor", recompute)):
+        if value is not None:
+            checks.flag(value, function, name)
+    checks.flag(antialias, function, "antialias")
     if (size is None) == (factor is None):
         raise ValueError(f"{function}: give size or scale_factor, one of the two.")
     for n in size if isinstance(size, (tuple, list)) else (size,):

@@ -143,6 +143,7 @@ def _geometry(
     ceil_mode: bool,
 ) -> tuple[Regular, ...]:
     ndim = len(image)
+    checks.flag(ceil_mode, function, "ceil_mode")
     kernels = checks.sizes(kernel_size, ndim, function, "kernel_size")
     strides = kernels if stride is None else checks.sizes(stride, ndim, function, "stride")
     paddings = checks.sizes(padding, ndim, function, "padding", 0)

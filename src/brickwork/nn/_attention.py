@@ -101,6 +101,7 @@ class MultiheadAttention(Module):
         self.dropout = check_rate(dropout, _NAME, "dropout")
         self.add_zero_attn = args.flag(add_zero_attn, _NAME, "add_zero_attn")
         self.batch_first = args.flag(batch_first, _NAME, "batch_first")
+        bias, bias_kv = args.flag(bias, _NAME, "bias"), args.flag(add_bias_kv, _NAME, "add_bias_kv")
         k, v = args.optional_size(kdim, _NAME, "kdim"), args.optional_size(vdim, _NAME, "vdim")
         stacked = all(size is None or size == e for size in (k, v))
         rows = None if e is None else 3 * e
@@ -114,8 +115,8 @@ class MultiheadAttention(Module):
         self.in_proj_weight = weight(rows, e) if stacked else None
         self.in_proj_bias = Parameter(shape=(rows,), dtype=dtype, init=zeros()) if bias else None
         one = (1, 1, e)
-        self.bias_k = Parameter(shape=one, dtype=dtype, init=xavier_normal()) if add_bias_kv else None
-        self.bias_v = Parameter(shape=one, dtype=dtype, init=xavier_normal()) if add_bias_kv else None
+        self.bias_k = Parameter(shape=one, dtype=dtype, init=xavier_normal()) if bias_kv else None
+        self.bias_v = Parameter(shape=one, dtype=dtype, init=xavier_normal()) if bias_kv else None
         self.out_proj = open_linear(e, e, bias=bias, dtype=dtype, bias_init=zeros())
 
     @property

@@ -7,6 +7,7 @@ from typing import Any
 
 from ..core import ModuleBase
 from ..core._jax import is_staged
+from ..functional import _checks as checks
 from ..transform._fold import FEWEST, fold, runs
 from ._items import ItemDict, ItemList, Layer, check_layer, unpacked
 
@@ -48,7 +49,7 @@ class Sequential(ItemList):
     keeps_nothing = False  # the functions among its layers may
 
     def __init__(self, *layers: Layer | Mapping[str, Layer], fold: bool = True) -> None:
-        if not fold:
+        if not checks.flag(fold, type(self).__name__, "fold"):
             self.fold = False
         self._start(layers[0] if len(layers) == 1 and isinstance(layers[0], (Mapping, ItemDict)) else layers)
 

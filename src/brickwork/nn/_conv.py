@@ -50,7 +50,8 @@ class KernelLayer(Module):
         else:
             channels = (inputs, outputs // self.groups)
         self.weight = Parameter(shape=(*channels, *window), dtype=dtype, init=fan_in_uniform())
-        self.bias = Parameter(shape=(outputs,), dtype=dtype, init=fan_in_uniform(self.weight)) if bias else None
+        has_bias = args.flag(bias, name, "bias")
+        self.bias = Parameter(shape=(outputs,), dtype=dtype, init=fan_in_uniform(self.weight)) if has_bias else None
 
     @property
     def in_channels(self) -> int | None:

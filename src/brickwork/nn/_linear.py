@@ -61,7 +61,8 @@ class Linear(Module):
         outputs = args.size(out_features, "Linear", "out_features")
         inputs = args.optional_size(in_features, "Linear", "in_features")
         self.weight = Parameter(shape=(outputs, inputs), dtype=dtype, init=fan_in_uniform())
-        self.bias = Parameter(shape=(outputs,), dtype=dtype, init=fan_in_uniform(self.weight)) if bias else None
+        has_bias = args.flag(bias, "Linear", "bias")
+        self.bias = Parameter(shape=(outputs,), dtype=dtype, init=fan_in_uniform(self.weight)) if has_bias else None
 
     @property
     def in_features(self) -> int | None:
@@ -144,7 +145,8 @@ class Bilinear(Module):
         inputs2 = args.optional_size(in2_features, "Bilinear", "in2_features")
         self.weight = Parameter(shape=(outputs, inputs1, inputs2), dtype=dtype, init=fan_in_uniform(first=True))
         init = fan_in_uniform(self.weight, first=True)
-        self.bias = Parameter(shape=(outputs,), dtype=dtype, init=init) if bias else None
+        has_bias = args.flag(bias, "Bilinear", "bias")
+        self.bias = Parameter(shape=(outputs,), dtype=dtype, init=init) if has_bias else None
 
     @property
     def in1_features(self) -> int | None:

@@ -153,7 +153,7 @@ class KLDivLoss(Loss):
 
     def __init__(self, *, log_target: bool = False, reduction: str = "mean") -> None:
         self.reduction = check_kl_reduction(reduction, "KLDivLoss")
-        self.log_target = bool(log_target)
+        self.log_target = args.flag(log_target, "KLDivLoss", "log_target")
 
     def forward(self, log_probs: Float[Array, "*shape"], target: Float[Array, "*shape"]) -> Float[Array, "*reduced"]:
         """Return the loss."""
@@ -305,7 +305,7 @@ class CTCLoss(Loss):
     def __init__(self, blank: int = 0, *, reduction: str = "mean", zero_infinity: bool = False) -> None:
         super().__init__(reduction=reduction)
         self.blank = args.integer(blank, "CTCLoss", "blank", 0)
-        self.zero_infinity = bool(zero_infinity)
+        self.zero_infinity = args.flag(zero_infinity, "CTCLoss", "zero_infinity")
 
     def forward(
         self,

@@ -81,7 +81,7 @@ class PairwiseDistance(Module):
     def __init__(self, p: float = 2.0, eps: float = 1e-6, keepdim: bool = False) -> None:
         self.p = args.number(p, "PairwiseDistance", "p", 0)
         self.eps = args.number(eps, "PairwiseDistance", "eps")
-        self.keepdim = bool(keepdim)
+        self.keepdim = args.flag(keepdim, "PairwiseDistance", "keepdim")
 
     def forward(self, x1: Float[Array, "*shape1"], x2: Float[Array, "*shape2"]) -> Float[Array, "*reduced"]:
         """Return the distance."""
@@ -170,7 +170,7 @@ class TripletMarginLoss(Loss):
         self.margin = args.number(margin, "TripletMarginLoss", "margin", above=0)
         self.p = args.number(p, "TripletMarginLoss", "p", 0)
         self.eps = args.number(eps, "TripletMarginLoss", "eps")
-        self.swap = bool(swap)
+        self.swap = args.flag(swap, "TripletMarginLoss", "swap")
 
     def forward(
         self, anchor: Float[Array, "*n d"], positive: Float[Array, "*n d"], negative: Float[Array, "*n d"]
@@ -232,7 +232,7 @@ class TripletMarginWithDistanceLoss(Loss):
             )
         self.distance_function = PairwiseDistance() if distance_function is None else distance_function
         self.margin = args.number(margin, "TripletMarginWithDistanceLoss", "margin", above=0)
-        self.swap = bool(swap)
+        self.swap = args.flag(swap, "TripletMarginWithDistanceLoss", "swap")
 
     def forward(
         self, anchor: Float[Array, "*shape"], positive: Float[Array, "*shape"], negative: Float[Array, "*shape"]

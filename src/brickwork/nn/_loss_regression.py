@@ -162,8 +162,8 @@ class PoissonNLLLoss(Loss):
         self, log_input: bool = True, full: bool = False, *, eps: float = 1e-8, reduction: str = "mean"
     ) -> None:
         super().__init__(reduction=reduction)
-        self.log_input = bool(log_input)
-        self.full = bool(full)
+        self.log_input = args.flag(log_input, "PoissonNLLLoss", "log_input")
+        self.full = args.flag(full, "PoissonNLLLoss", "full")
         self.eps = args.number(eps, "PoissonNLLLoss", "eps", 0)
 
     def forward(self, prediction: Float[Array, "*shape"], target: Num[Array, "*shape"]) -> Float[Array, "*reduced"]:
@@ -203,7 +203,7 @@ class GaussianNLLLoss(Loss):
 
     def __init__(self, *, full: bool = False, eps: float = 1e-6, reduction: str = "mean") -> None:
         super().__init__(reduction=reduction)
-        self.full = bool(full)
+        self.full = args.flag(full, "GaussianNLLLoss", "full")
         self.eps = args.number(eps, "GaussianNLLLoss", "eps", above=0)
 
     def forward(

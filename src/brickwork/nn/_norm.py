@@ -45,7 +45,9 @@ class ChannelNorm(Module):
         n = args.optional_size(num_features, name, "num_features")
         self.eps = args.epsilon(eps, name)
         self.momentum = None if momentum is None else args.number(momentum, name, "momentum")
-        track, both = bool(track_running_stats), bool(affine and bias)
+        track = args.flag(track_running_stats, name, "track_running_stats")
+        affine = args.flag(affine, name, "affine")
+        both = args.flag(bias, name, "bias") and affine
         self.weight = Parameter(shape=(n,), dtype=dtype, init=ones()) if affine else None
         self.bias = Parameter(shape=(n,), dtype=dtype, init=zeros()) if both else None
         wide = checks.statistics_dtype(jnp.dtype(dtype))

@@ -73,8 +73,10 @@ class GroupNorm(Module):
                 f"GroupNorm: num_channels={channels} can't be split into num_groups={self.num_groups} equal groups."
             )
         self.eps = args.epsilon(eps, "GroupNorm")
+        affine = args.flag(affine, "GroupNorm", "affine")
+        both = args.flag(bias, "GroupNorm", "bias") and affine
         self.weight = Parameter(shape=(channels,), dtype=dtype, init=ones()) if affine else None
-        self.bias = Parameter(shape=(channels,), dtype=dtype, init=zeros()) if affine and bias else None
+        self.bias = Parameter(shape=(channels,), dtype=dtype, init=zeros()) if both else None
         if channels is not None and not affine:
             self._given = channels
 

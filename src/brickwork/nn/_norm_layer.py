@@ -20,9 +20,11 @@ class FeatureNorm(Module):
     """What norms over trailing axes have in common."""
 
     def _declare(self, normalized_shape: Any, elementwise_affine: bool, bias: bool, dtype: Any) -> None:
-        self._given = _sizes(normalized_shape, type(self).__name__)
+        name = type(self).__name__
+        self._given = _sizes(normalized_shape, name)
         shape = self._given or (None,)
-        both = elementwise_affine and bias
+        elementwise_affine = args.flag(elementwise_affine, name, "elementwise_affine")
+        both = args.flag(bias, name, "bias") and elementwise_affine
         self.weight = Parameter(shape=shape, dtype=dtype, init=ones()) if elementwise_affine else None
         self.bias = Parameter(shape=shape, dtype=dtype, init=zeros()) if both else None
 

@@ -11,6 +11,7 @@ from ..core import Buffer, ModuleBase, Parameter, TrackedDict, TrackedList, Vari
 from ..core._arrays import as_array, show_shape
 from ..core._manners import ArrayMethods
 from ..errors import DeferredShapeError, ShapeMismatchError, StructureError
+from ..functional import _checks as checks
 from ..module import Module
 
 if TYPE_CHECKING:
@@ -278,6 +279,7 @@ def remove_parametrizations(module: Layer, name: str, leave_parametrized: bool =
         raise ValueError(f"remove_parametrizations: {name!r} of {type(module).__name__} is not parametrised.")
     source = _sources(module)[name]
     variable = source.originals[-1]
+    checks.flag(leave_parametrized, "remove_parametrizations", "leave_parametrized")
     if not leave_parametrized and source._count:
         raise ValueError(
             f"remove_parametrizations: {name!r} is computed from {source._count} variables, so none of them can take "

@@ -44,7 +44,7 @@ class _AdaptiveAvgPool(_AdaptivePool):
 class _AdaptiveMaxPool(_AdaptivePool):
     def __init__(self, output_size: Sizes, return_indices: bool = False) -> None:
         super().__init__(output_size)
-        self.return_indices = bool(return_indices)
+        self.return_indices = args.flag(return_indices, type(self).__name__, "return_indices")
 
     def forward(self, x: Num[Array, "*n_c_spatial"]) -> Any:
         """Take the maxima."""

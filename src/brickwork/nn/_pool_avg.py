@@ -32,7 +32,7 @@ class _AvgPool(Pool):
         count_include_pad: bool = True,
     ) -> None:
         super().__init__(kernel_size, stride, padding, ceil_mode)
-        self.count_include_pad = bool(count_include_pad)
+        self.count_include_pad = args.flag(count_include_pad, type(self).__name__, "count_include_pad")
 
     def forward(self, x: Float[Array, "*n_c_spatial"]) -> Float[Array, "*n_c_smaller"]:
         """Take the means."""

@@ -40,7 +40,7 @@ class _FractionalMaxPool(Module):
         sizes, ratios = check_output(output_size, output_ratio, self._ndim, name)
         self.output_size = sizes and (sizes if isinstance(output_size, (tuple, list)) else sizes[0])
         self.output_ratio = ratios and (ratios if isinstance(output_ratio, (tuple, list)) else ratios[0])
-        self.return_indices = bool(return_indices)
+        self.return_indices = args.flag(return_indices, name, "return_indices")
         given = checks.optional_array(_random_samples, name, "_random_samples")
         self._random_samples = None if given is None else Buffer(jnp.asarray(given))
 

@@ -42,8 +42,8 @@ class Pool(Windows):
 
     def __init__(self, kernel_size: Sizes, stride: Sizes | None, padding: Sizes, ceil_mode: bool) -> None:
         super().__init__(kernel_size, stride, padding)
-        self.ceil_mode = bool(ceil_mode)
         name = type(self).__name__
+        self.ceil_mode = args.flag(ceil_mode, name, "ceil_mode")
         kernels = args.sizes(self.kernel_size, self._ndim, name, "kernel_size")
         paddings = args.sizes(self.padding, self._ndim, name, "padding", 0)
         require_padding(name, kernels, paddings, kernel_size, padding)
@@ -61,7 +61,7 @@ class _MaxPool(Pool):
     ) -> None:
         super().__init__(kernel_size, stride, padding, ceil_mode)
         self.dilation = args.sizes_or_int(dilation, self._ndim, type(self).__name__, "dilation")
-        self.return_indices = bool(return_indices)
+        self.return_indices = args.flag(return_indices, type(self).__name__, "return_indices")
 
     def forward(self, x: Num[Array, "*n_c_spatial"]) -> Any:
         """Take the maxima."""

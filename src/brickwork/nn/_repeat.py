@@ -19,6 +19,7 @@ from ..core._jax import Tracer, base_state, is_staged, trace_state
 from ..core._parts import join, part
 from ..core._variable import depth
 from ..errors import ShapeMismatchError, StructureError
+from ..functional import _checks as checks
 from ..module import Module
 from ..transform._lift import Lanes, Split
 from ..transform._loops import scan_lanes
@@ -78,7 +79,7 @@ class Repeat(Module):
                 raise ValueError(f"Repeat: {name} must be at least 1, got {number}")
         self.block = stack_all(_make(make_block, n), "Repeat", "block")
         self._repeated = n, 0
-        self.remat = bool(remat)
+        self.remat = checks.flag(remat, "Repeat", "remat")
         self.unroll = unroll
 
     def build(self, *args: Any, **kwargs: Any) -> None:

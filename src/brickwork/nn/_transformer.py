@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from ..core import ModuleBase
 from ..functional import _checks as checks, gelu, relu
+from ..functional._dropout import check_rate
 from ..module import Module
 from . import _args as args
 from ._attention import MultiheadAttention, fill_outputs, open_linear
@@ -34,6 +35,16 @@ ORDER = (
 )
 
 
+def check_options(layer: str, d_model: int | None, nhead: Any, dropout: Any, eps: Any, **flags: Any) -> None:
+    """Raise for options which the layers inside would refuse in words of their own."""
+    if args.size(nhead, layer, "nhead") and d_model is not None and d_model % nhead:
+        raise ValueError(f"{layer}: nhead={nhead} must divide d_model={d_model}.")
+    check_rate(dropout, layer, "dropout")
+    args.epsilon(eps, layer, "layer_norm_eps")
+    for name, value in flags.items():
+        args.flag(value, layer, name)
+
+
 class _Layer(Module):
     """What the layers of encoder and decoder share: attention to the sequence itself, and the dense layers."""
 
@@ -56,6 +67,9 @@ class _Layer(Module):
     ) -> None:
         name = type(self).__name__
         d = args.optional_size(d_model, name, "d_model")
+        check_options(
+            name, d, nhead, dropout, layer_norm_eps, batch_first=batch_first, norm_first=norm_first, bias=bias
+        )
         wide = args.size(dim_feedforward, name, "dim_feedforward")
         attention = {"embed_dim": d, "dropout": dropout, "bias": bias, "batch_first": batch_first, "dtype": dtype}
         self.self_attn = MultiheadAttention(nhead, **attention)
@@ -64,7 +78,7 @@ class _Layer(Module):
         self.linear1 = Linear(wide, in_features=d, bias=bias, dtype=dtype)
         self.dropout = Dropout(dropout)
         self.linear2 = open_linear(d, wide, bias=bias, dtype=dtype)
-        self.norm_first = args.flag(norm_first, name, "norm_first")
+        self.norm_first = bool(norm_first)
         for i in range(1, self._norms + 1):
             norm = LayerNorm(normalized_shape=d, eps=layer_norm_eps, bias=bias, dtype=dtype)
             setattr(self, f"norm{i}", norm)

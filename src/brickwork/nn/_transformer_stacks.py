@@ -14,7 +14,7 @@ from ..init import xavier_uniform
 from ..module import Module
 from . import _args as args
 from ._norm_layer import LayerNorm
-from ._transformer import ORDER, TransformerDecoderLayer, TransformerEncoderLayer
+from ._transformer import ORDER, TransformerDecoderLayer, TransformerEncoderLayer, check_options
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float
@@ -220,6 +220,17 @@ class Transformer(Module):
         bias: bool = True,
         dtype: Any = jnp.float32,
     ) -> None:
+        name = type(self).__name__
+        d = args.optional_size(d_model, name, "d_model")
+        check_options(
+            name, d, nhead, dropout, layer_norm_eps, batch_first=batch_first, norm_first=norm_first, bias=bias
+        )
+        for argument, value in (("custom_encoder", custom_encoder), ("custom_decoder", custom_decoder)):
+            if not (value is None or isinstance(value, ModuleBase)):
+                raise TypeError(f"{name}: {argument} must be a module, got {type(value).__name__} {value!r:.60}.")
+        args.size(num_encoder_layers, name, "num_encoder_layers")
+        args.size(num_decoder_layers, name, "num_decoder_layers")
+        args.size(dim_feedforward, name, "dim_feedforward")
         options: dict[str, Any] = {
             "d_model": d_model,
             "dim_feedforward": dim_feedforward,
@@ -244,7 +255,7 @@ class Transformer(Module):
             _draw_apart(self.decoder)
         else:
             self.decoder = custom_decoder
-        self.batch_first = args.flag(batch_first, "Transformer", "batch_first")
+        self.batch_first = bool(batch_first)
 
     def forward(
         self,
