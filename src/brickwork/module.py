@@ -34,6 +34,9 @@ class Module(ModuleBase):
     A layer whose parameters' shapes depend on its input leaves those sizes ``None`` and defines
     ``build(self, *inputs)``, which completes them; it is called once, before the first ``forward``.
 
+    An attribute that was renamed keeps opening old files with ``former_names = {"fc": "head"}`` in the class: what a
+    state has below ``fc`` is taken for ``head``.
+
     Calling a module eagerly runs it operation by operation; inside :func:`brickwork.compile` it
     becomes part of one XLA program.
 

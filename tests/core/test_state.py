@@ -182,6 +182,57 @@ def test_rename_reaches_blocks():
     assert not net.load_state_dict(foreign, rename={r"layers_(\d+)/": r"\1."})
 
 
+# -- former names ----------------------------------------------------------------------------------
+
+
+class Renamed(bw.Module):
+    former_names = {"fc": "head", "layers.0": "stem"}
+
+    def __init__(self):
+        self.head = nn.Linear(2, bias=False)
+        self.stem = nn.Linear(2, in_features=3)
+
+
+FORMER = {
+    "fc.weight": np.ones((2, 4), np.float32),
+    "layers.0.weight": np.zeros((2, 3), np.float32),
+    "stem.bias": np.ones(2, np.float32),
+}
+
+
+def test_former_names():
+    net = Renamed()
+    assert not net.load_state_dict(FORMER)
+    assert list(net.state_dict()) == ["head.weight", "stem.weight", "stem.bias"]
+    np.testing.assert_array_equal(net.head.weight, FORMER["fc.weight"])
+    outer = nn.Sequential(nn.ReLU(), net)  # below other modules too
+    assert not outer.load_state_dict({f"1.{name}": x for name, x in FORMER.items()})
+
+
+def test_former_names_in_blocks():
+    net = nn.Repeat(Renamed, 2)
+    assert not net.load_state_dict({f"{i}.{name}": x + i for i in range(2) for name, x in FORMER.items()})
+    np.testing.assert_array_equal(net.state_dict()["1.head.weight"], FORMER["fc.weight"] + 1)
+
+
+def test_former_and_present_names_at_once():
+    with pytest.raises(LoadError, match=r"head\.weight: tied to fc\.weight in the network, but the values differ"):
+        Renamed().load_state_dict(FORMER | {"head.weight": np.zeros((2, 4), np.float32)})
+
+
+def test_an_attribute_with_a_former_name():
+    class Swapped(bw.Module):
+        former_names = {"a": "b"}
+
+        def __init__(self):
+            self.a = nn.Linear(2, bias=False)
+            self.b = nn.Linear(2, bias=False)
+
+    net = Swapped()
+    assert not net.load_state_dict({"a.weight": np.ones((2, 3)), "b.weight": np.zeros((2, 3))})
+    assert net.a.weight[0, 0] == 1 and net.b.weight[0, 0] == 0
+
+
 # -- stacked variables -----------------------------------------------------------------------------
 
 

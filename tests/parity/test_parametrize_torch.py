@@ -28,12 +28,12 @@ def stretched(module):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16"])
-@pytest.mark.parametrize("dim", [0, 1, None])
+@pytest.mark.parametrize("dim", [0, 1, None, -1])  # -1 is the whole weight there too
 @pytest.mark.parametrize("layer", LAYERS)
 def test_weight_norm(layer, dim, dtype):
     ours, theirs, shape = LAYERS[layer]
     # One length for the whole weight: its gradient is one number, a sum of all entries that nearly cancel.
-    tolerance = 1e-4 if dim is None and dtype == "float32" else None
+    tolerance = 1e-4 if dim in (None, -1) and dtype == "float32" else None
     compare_layers(
         nn.weight_norm(ours(), dim=dim),
         stretched(P.weight_norm(theirs(), dim=dim)),
@@ -52,6 +52,21 @@ def test_weight_norm_starts_where_the_weight_was():
         for i in (0, 1):
             name = f"parametrizations.weight.original{i}"
             np.testing.assert_allclose(ours.state_dict()[name], theirs.state_dict()[name], rtol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore:.*deprecated:FutureWarning")
+def test_states_of_earlier_releases():
+    lengths = T.utils.weight_norm(T.Conv2d(3, 4, 2))
+    spectrum = T.utils.spectral_norm(T.Linear(3, 4))
+    theirs = T.ModuleDict({"lengths": lengths, "spectrum": spectrum})
+    spectrum(torch.ones(2, 3))  # moves the vectors
+    theirs.eval()
+    ours = nn.ModuleDict({"lengths": nn.weight_norm(nn.Conv2d(4, 2)), "spectrum": nn.spectral_norm(nn.Linear(4))})
+    ours.load_state_dict({name: x.numpy() for name, x in theirs.state_dict().items()})
+    ours.eval()
+    for name, shape in (("lengths", (2, 3, 5, 5)), ("spectrum", (2, 3))):
+        x = normal(0, *shape).astype(np.float32)
+        np.testing.assert_allclose(ours[name](x), theirs[name](torch.tensor(x)).detach(), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

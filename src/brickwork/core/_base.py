@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import types
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -64,6 +64,7 @@ class ModuleBase(Node):
     __slots__ = ("__dict__", "__weakref__", "_bw", "_bw_holders")
 
     training: bool
+    former_names: Mapping[str, str] = types.MappingProxyType({})
     keeps_nothing = False  # of the arrays it reads; true of the library's own layers
     _constructor = Constructor(object.__init__)
     _notes_arguments = True  # false of a class with constructor_arguments of its own

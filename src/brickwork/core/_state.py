@@ -208,7 +208,7 @@ def load_state(
             report.unexpected.append(name)
             continue
         content = contents.setdefault(id(entry.variable), _Contents(entry.variable))
-        problem = content.take(entry, value)
+        problem = content.take(name, entry, value)
         if problem is not None:
             report.mismatched.append(f"{name}: {problem}")
     report.missing += [
@@ -254,7 +254,25 @@ def unchanged_on_error(roots: Iterable[Any]) -> Iterator[None]:
 def _accepted(root: Any) -> dict[str, Entry]:
     """The entries by all names that they may have in a state: of a stacked variable also the whole."""
     found = {path: Entry(path, v, (), ()) for path, v in walk(root, aliases=True) if isinstance(v, Variable)}
-    return found | {entry.name: entry for entry in entries(root, aliases=True)}
+    found |= {entry.name: entry for entry in entries(root, aliases=True)}
+    former = _former(root)
+    for name, entry in list(found.items()) if former else ():
+        for old, new in former.get(id(entry.variable), ()):
+            if name == new or name.endswith(f".{new}"):
+                found.setdefault(name[: len(name) - len(new)] + old, entry)
+    return found
+
+
+def _former(root: Any) -> dict[int, list[tuple[str, str]]]:
+    """For the id of a variable: its former and its present path below each of the modules that knows one."""
+    found: dict[int, list[tuple[str, str]]] = {}
+    for _, module in walk(root):
+        names = {} if isinstance(module, Variable) else module.former_names
+        for path, item in walk(module, aliases=True) if names else ():
+            for old, new in names.items():
+                if isinstance(item, Variable) and f"{path}.".startswith(f"{new}."):
+                    found.setdefault(id(item), []).append((old + path[len(new) :], path))
+    return found
 
 
 def _has_fractions(value: Any, dtype: Any) -> bool:
@@ -275,8 +293,8 @@ class _Contents:
         self.parts: dict[tuple[int, ...], tuple[str, Any]] = {}
         self.amiss: set[tuple[int, ...]] = set()
 
-    def take(self, entry: Entry, value: Any) -> str | None:
-        """Add a value; returns what is wrong with it."""
+    def take(self, name: str, entry: Entry, value: Any) -> str | None:
+        """Add the value that the state has under a name; returns what is wrong with it."""
         known = entry.part_of(self.shape)
         shape = tuple(np.shape(value))
         if len(known) != len(shape) or any(a is not None and a != b for a, b in zip(known, shape, strict=True)):
@@ -287,7 +305,7 @@ class _Contents:
             return f"the network has {self.variable.dtype}, the state fractions"
         sizes = iter(shape)
         self.shape = tuple(n if axis in entry.axes else next(sizes) for axis, n in enumerate(self.shape))
-        first, other = self.parts.setdefault(entry.index, (entry.name, value))
+        first, other = self.parts.setdefault(entry.index, (name, value))
         if other is not value and not np.array_equal(np.asarray(other), np.asarray(value)):
             return f"tied to {first} in the network, but the values differ"
         if len(self.parts) > 1 and () in self.parts:

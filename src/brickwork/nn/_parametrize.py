@@ -447,10 +447,20 @@ def _class_of(base: type, names: tuple[str, ...]) -> type:
             "__reduce_ex__": _reduce,
             "keeps_nothing": vars(base)["keeps_nothing"],
             "_parametrized": names,
+            "former_names": property(_former_names),
             **{name: _Attribute(name) for name in names},
         }
         _classes[base, names] = type(f"Parametrized{base.__name__}", (base,), settings)
     return _classes[base, names]
+
+
+def _former_names(module: Any) -> dict[str, str]:
+    """The names under which earlier releases of PyTorch keep what stands behind a parametrised attribute."""
+    found: dict[str, str] = dict(type(module).__mro__[1].former_names)
+    for name, source in _sources(module).items():
+        suffixes = getattr(source[0], "former_suffixes", {}) if len(source) == 1 else {}
+        found |= {f"{name}{suffix}": f"{_PLACE}.{name}.{path}" for suffix, path in suffixes.items()}
+    return found
 
 
 def _reduce(self: Any, protocol: Any) -> Any:

@@ -30,13 +30,14 @@ def weight_norm(module: Layer, name: str = "weight", dim: int | None = 0) -> Lay
     .. math:: W = g \frac{v}{\lVert v \rVert}
 
     :math:`g` is stored as ``parametrizations.weight.original0``, :math:`v` as ``original1``; at first
-    they are such that the weight is what it was.
+    they are such that the weight is what it was. A state with the names of earlier releases of PyTorch,
+    ``weight_g`` and ``weight_v``, loads too.
 
     Args:
         module: the layer, which is changed.
         name: the parameter.
         dim: the axis along which each slice has its own length, 0 for the outputs of ``Linear`` and
-            ``Conv2d``; ``None``: one length for the whole weight.
+            ``Conv2d``; ``None`` or -1, as in PyTorch: one length for the whole weight.
 
     Returns:
         The layer.
@@ -59,7 +60,7 @@ def weight_norm(module: Layer, name: str = "weight", dim: int | None = 0) -> Lay
     """
     weight = _weight_of(module, name, "weight_norm")
     if dim is not None:
-        dim = checks.axis(dim, len(weight.shape), "weight_norm")
+        dim = None if dim == -1 else checks.axis(dim, len(weight.shape), "weight_norm")
     return parametrize(module, name, WeightNorm(dim))
 
 
@@ -73,7 +74,8 @@ def spectral_norm(
     :math:`V` is stored as ``parametrizations.weight.original``. The singular vectors :math:`u` and :math:`v` are
     buffers, which come closer to those of the present weight by power iteration whenever it is read in
     training mode. A weight of more than two axes counts as a matrix, whose rows go along ``dim``; one of
-    a single axis is divided by its length.
+    a single axis is divided by its length. A state with the names of earlier releases of PyTorch,
+    ``weight_orig``, ``weight_u`` and ``weight_v``, loads too.
 
     Args:
         module: the layer, which is changed.
@@ -132,6 +134,8 @@ def _weight_of(module: Any, name: Any, function: str) -> Any:
 class WeightNorm(Module):
     """The module of :func:`weight_norm`."""
 
+    former_suffixes = {"_g": "original0", "_v": "original1"}  # of torch.nn.utils.weight_norm
+
     def __init__(self, dim: int | None = 0) -> None:
         self.dim = dim
 
@@ -171,6 +175,8 @@ class WeightNorm(Module):
 
 class SpectralNorm(Module):
     """The module of :func:`spectral_norm`."""
+
+    former_suffixes = {"_orig": "original", "_u": "0._u", "_v": "0._v"}  # of torch.nn.utils.spectral_norm
 
     def __init__(self, weight: Variable, n_power_iterations: int = 1, dim: int = 0, eps: float = 1e-12) -> None:
         self.n_power_iterations, self.dim, self.eps = n_power_iterations, dim, eps
