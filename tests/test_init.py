@@ -268,6 +268,12 @@ def test_empty_weights(initializer, shape):
             "truncated_normal: std must not be negative, got -2.0",
         ),
         (
+            lambda: init.normal(0, 0.02),
+            ValueError,
+            "normal(std=0, mean=0.02): every element would be 0.02. The standard deviation comes first: write "
+            "normal(0.02) for one of 0.02, or constant(0.02).",
+        ),
+        (
             lambda: init.truncated_normal(0.0, 5.0),
             ValueError,
             "truncated_normal(std=0.0, mean=5.0, low=-2.0, high=2.0): with std=0, mean must lie between low and high",

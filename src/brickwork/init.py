@@ -103,8 +103,12 @@ class normal(ElementwiseInitializer):
     """Normal distribution, N(mean, std**2).
 
     Args:
-        std: standard deviation. It comes first, since it is the one that is usually given.
+        std: standard deviation. It comes first, since it is the one that is usually given; in
+            ``torch.nn.init.normal_`` the mean does.
         mean: expected value.
+
+    Raises:
+        ValueError: ``std`` is negative, or it is 0 and ``mean`` isn't, as with arguments in the other order.
 
     Example:
         >>> import numpy as np
@@ -116,6 +120,11 @@ class normal(ElementwiseInitializer):
     def __init__(self, std: float = 1.0, mean: float = 0.0) -> None:
         self.std = not_negative("normal", "std", std)
         self.mean = finite("normal", "mean", mean)
+        if self.std == 0 and self.mean:
+            raise ValueError(
+                f"normal(std=0, mean={mean}): every element would be {mean}. The standard deviation comes first: write "
+                f"normal({mean}) for one of {mean}, or constant({mean})."
+            )
 
     def draw_block(self, rng: np.random.Generator, n: int, shape: Shape, dtype: Any) -> Any:
         """Draw ``n`` of them."""
@@ -162,7 +171,7 @@ class truncated_normal(ElementwiseInitializer):
     Drawn by inverting the cumulative distribution; what lies outside is not clipped to the bounds.
 
     Args:
-        std: standard deviation before the restriction.
+        std: standard deviation before the restriction; it comes first, in ``torch.nn.init.trunc_normal_`` the mean.
         mean: expected value before the restriction.
         low: lower bound, in absolute terms (``a`` in PyTorch), not in standard deviations.
         high: upper bound (``b`` in PyTorch).

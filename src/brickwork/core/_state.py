@@ -266,10 +266,10 @@ def _accepted(root: Any) -> dict[str, Entry]:
 def _former(root: Any) -> dict[int, list[tuple[str, str]]]:
     """For the id of a variable: its former and its present path below each of the modules that knows one."""
     found: dict[int, list[tuple[str, str]]] = {}
-    for _, module in walk(root):
-        names = {} if isinstance(module, Variable) else module.former_names
-        for path, item in walk(module, aliases=True) if names else ():
-            for old, new in names.items():
+    modules = [item for _, item in walk(root) if not isinstance(item, Variable) and item.former_names]
+    for module in modules:
+        for path, item in walk(module, aliases=True):
+            for old, new in module.former_names.items():
                 if isinstance(item, Variable) and f"{path}.".startswith(f"{new}."):
                     found.setdefault(id(item), []).append((old + path[len(new) :], path))
     return found
