@@ -106,3 +106,9 @@ MESSAGES = {
 def test_message(case):
     call, kind, message = MESSAGES[case]
     refuse(call, kind, message, note=NOTES.get(case))
+
+
+def test_one_value_in_a_group():
+    message = "GroupNorm: expected more than 1 value per group, got float32[1, 4] and num_groups=4. Use fewer groups."
+    refuse(lambda: nn.GroupNorm(4)(jnp.ones((1, 4))), ValueError, message, note=...)
+    assert nn.GroupNorm(4)(jnp.ones((2, 4))).shape == (2, 4)

@@ -313,9 +313,9 @@ TYPES = {
         "Upsample: scale_factor must be a Python number, got '2' (str).",
     ),
     "bilinear of integers": (
-        lambda: F.interpolate(x(1, 1, 2, 2, dtype=jnp.uint8), 3, mode="bilinear"),
-        "interpolate: x holds uint8 values, but floating-point values are needed. "
-        "Cast it: x.astype(jnp.float32). Got uint8[1, 1, 2, 2].",
+        lambda: F.interpolate(x(1, 1, 2, 2, dtype=jnp.int32), 3, mode="bilinear"),
+        "interpolate: x holds int32 values, but floating-point values are needed. "
+        "Cast it: x.astype(jnp.float32). Got int32[1, 1, 2, 2].",
     ),
     "upscale_factor": (
         lambda: F.pixel_shuffle(x(4, 1, 1), 2.0),

@@ -8,7 +8,7 @@ import pytest
 from tests.errors.checks import refuse, unchanged
 
 import brickwork as bw
-from brickwork import losses, nn
+from brickwork import functional, losses, nn
 
 OBJECTS = np.array([[1, None]], dtype=object)
 NUMBERS = "a variable holds numbers, got {}; convert it to a numeric array first"
@@ -142,3 +142,61 @@ def test_losses():
         "cross_entropy: a target of integers holds class indices, one for each example. Got logits: "
         "float32[2, 3], target: int32[2, 1]. Remove the extra axis: target.reshape(-1).",
     )
+
+
+SCORES = np.zeros((2, 3), np.float32)
+INDICES = {
+    "embedding": (
+        lambda x: functional.embedding(x, np.eye(3, dtype=np.float32)),
+        [[0, 3]],
+        "embedding: indices holds 3 at [0, 1], which is out of range: expected 0 to 2, the rows of weight.",
+    ),
+    "Embedding": (
+        nn.Embedding(3, 2),
+        [1, -1],
+        "embedding: indices holds -1 at [1], which is out of range: expected 0 to 2, the rows of weight.",
+    ),
+    "EmbeddingBag": (
+        nn.EmbeddingBag(3, 2),
+        [[4]],
+        "embedding_bag: indices holds 4 at [0, 0], which is out of range: expected 0 to 2, the rows of weight.",
+    ),
+    "cross_entropy": (
+        lambda x: losses.cross_entropy(SCORES, x),
+        [0, 3],
+        "cross_entropy: target holds 3 at [1], which is out of range: expected 0 to 2, or -100, the classes of logits.",
+    ),
+    "nll": (
+        lambda x: losses.nll(SCORES[0], x, ignore_index=-1),
+        -2,
+        "nll: target holds -2, which is out of range: expected 0 to 2, or -1, the classes of log_probs.",
+    ),
+    "multi_margin": (
+        lambda x: losses.multi_margin(SCORES, x),
+        [-1, 0],
+        "multi_margin: target holds -1 at [0], which is out of range: expected 0 to 2, the classes of scores.",
+    ),
+    "multilabel_margin": (
+        lambda x: losses.multilabel_margin(SCORES, x),
+        [[0, -1, 0], [3, -1, 0]],
+        "multilabel_margin: target holds 3 at [1, 0], which is out of range: expected -1 to 2, the classes of scores.",
+    ),
+    "ctc": (
+        lambda x: losses.ctc(np.zeros((4, 2, 3), np.float32), x, [4, 4], [1, 2]),
+        [[1, 9], [1, 9]],  # the first 9 lies behind the labels
+        "ctc: targets holds 9 at [1, 1], which is out of range: expected 0 to 2, the classes of log_probs.",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", INDICES)
+def test_indices_out_of_range(name):
+    call, indices, message = INDICES[name]
+    refuse(lambda: call(np.asarray(indices)), IndexError, message, note=...)
+    assert jnp.isnan(call(jnp.asarray(indices))).any()  # on a device they aren't looked at
+
+
+def test_what_is_ignored_may_be_out_of_range():
+    assert losses.cross_entropy(SCORES, np.array([-100, 0])) > 0
+    assert losses.cross_entropy(SCORES, np.array([7, 0]), ignore_index=7) > 0
+    assert losses.multilabel_margin(SCORES, np.full((2, 3), -1)) == 0

@@ -29,3 +29,9 @@ def test_half_precision_is_summed_in_float32():
     y = F.fold(jnp.full((49, 49), 1 + 1 / 128, jnp.bfloat16), 13, 7)
     assert y.dtype == jnp.bfloat16
     assert float(y[0, 6, 6]) == float(jnp.bfloat16(49 * (1 + 1 / 128)))
+
+
+def test_booleans():
+    y = F.fold(jnp.array([[[True, False], [False, False], [True, False], [False, True]]]), (2, 3), 2)
+    assert y.dtype == bool
+    assert y.tolist() == [[[[True, False, False], [True, False, True]]]]

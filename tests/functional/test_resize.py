@@ -134,3 +134,10 @@ def test_batches_of_symbolic_size():
     ):
         exported = export.export(jax.jit(f))(jax.ShapeDtypeStruct((n, *X.shape[1:]), jnp.float32))
         np.testing.assert_allclose(exported.call(X), f(X), rtol=1e-6)
+
+
+def test_sizes_in_numpy_arrays():
+    x = jnp.ones((1, 2, 4, 6))
+    assert F.interpolate(x, np.array([2, 3])).shape == (1, 2, 2, 3)
+    assert F.interpolate(x, np.array(3)).shape == (1, 2, 3, 3)
+    assert F.interpolate(x, scale_factor=np.array([0.5, 2.0])).shape == (1, 2, 2, 12)

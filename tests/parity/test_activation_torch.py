@@ -128,6 +128,24 @@ def test_rrelu_has_the_moments_of_torchs():
         np.testing.assert_allclose(slopes.std(), 0.4 / np.sqrt(12), atol=5e-3)
 
 
+@pytest.mark.parametrize("name, options", [("hardtanh", (-1, 3)), ("threshold", (1, -7))])
+def test_integers_and_whole_limits(name, options):
+    x = np.arange(-4, 6)
+    found = getattr(F, name)(jnp.asarray(x), *options)
+    assert found.dtype == jnp.int32
+    np.testing.assert_array_equal(found, getattr(T.functional, name)(torch.tensor(x), *options))
+    with pytest.raises(TypeError, match=f"{name}: x holds int32 values, but floating-point"):
+        getattr(F, name)(jnp.asarray(x), 0.5, 2)
+
+
+@pytest.mark.parametrize("name", ["softsign", "tanhshrink"])
+def test_integers_become_floats(name):
+    x = np.arange(-4, 6)
+    found = getattr(F, name)(jnp.asarray(x))
+    assert found.dtype == jnp.float32
+    np.testing.assert_allclose(found, getattr(T.functional, name)(torch.tensor(x)), rtol=1e-5)
+
+
 @pytest.mark.parametrize("hard", [False, True])
 def test_gumbel_softmax_has_the_frequencies_of_torchs(hard):
     logits = np.log(np.array([0.1, 0.2, 0.7], np.float32))

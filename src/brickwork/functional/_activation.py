@@ -221,7 +221,7 @@ def logsigmoid(x: Float[ArrayLike, "*shape"]) -> Float[Array, "*shape"]:
     return _logsigmoid(x)
 
 
-def softsign(x: Float[ArrayLike, "*shape"]) -> Float[Array, "*shape"]:
+def softsign(x: Num[ArrayLike, "*shape"]) -> Float[Array, "*shape"]:
     r"""Squash to (-1, 1), elementwise, with tails that fall slowly.
 
     .. math:: y = \frac{x}{1 + |x|}
@@ -230,10 +230,10 @@ def softsign(x: Float[ArrayLike, "*shape"]) -> Float[Array, "*shape"]:
         x: array of any shape.
 
     Returns:
-        Array of the same shape and dtype.
+        Array of the same shape and dtype; integers give floating-point numbers.
 
     Raises:
-        TypeError: ``x`` is not an array of floating-point numbers.
+        TypeError: ``x`` is not an array of numbers.
 
     Example:
         >>> import jax.numpy as jnp
@@ -244,12 +244,10 @@ def softsign(x: Float[ArrayLike, "*shape"]) -> Float[Array, "*shape"]:
     Reference:
         ``torch.nn.functional.softsign``.
     """
-    x = checks.to_array(x, "softsign", "x")
-    checks.require_inexact(x, "softsign", "x")
-    return _softsign(x)
+    return _softsign(checks.as_inexact(checks.to_array(x, "softsign", "x")))
 
 
-def tanhshrink(x: Float[ArrayLike, "*shape"]) -> Float[Array, "*shape"]:
+def tanhshrink(x: Num[ArrayLike, "*shape"]) -> Float[Array, "*shape"]:
     r"""Subtract the hyperbolic tangent.
 
     .. math:: y = x - \tanh(x)
@@ -258,10 +256,10 @@ def tanhshrink(x: Float[ArrayLike, "*shape"]) -> Float[Array, "*shape"]:
         x: array of any shape.
 
     Returns:
-        Array of the same shape and dtype.
+        Array of the same shape and dtype; integers give floating-point numbers.
 
     Raises:
-        TypeError: ``x`` is not an array of floating-point numbers.
+        TypeError: ``x`` is not an array of numbers.
 
     Example:
         >>> import jax.numpy as jnp
@@ -272,9 +270,7 @@ def tanhshrink(x: Float[ArrayLike, "*shape"]) -> Float[Array, "*shape"]:
     Reference:
         ``torch.nn.functional.tanhshrink``.
     """
-    x = checks.to_array(x, "tanhshrink", "x")
-    checks.require_inexact(x, "tanhshrink", "x")
-    return _tanhshrink(x)
+    return _tanhshrink(checks.as_inexact(checks.to_array(x, "tanhshrink", "x")))
 
 
 def elu(x: Float[ArrayLike, "*shape"], alpha: float = 1.0) -> Float[Array, "*shape"]:
@@ -369,7 +365,7 @@ def celu(x: Float[ArrayLike, "*shape"], alpha: float = 1.0) -> Float[Array, "*sh
 
 @jax.jit
 def _sigmoid(x: Array) -> Array:
-    return jax.nn.sigmoid(x if checks.is_inexact(x) else x.astype(jnp.result_type(float)))
+    return jax.nn.sigmoid(checks.as_inexact(x))
 
 
 @jax.jit

@@ -68,7 +68,7 @@ def relu6(x: Num[ArrayLike, "*shape"]) -> Num[Array, "*shape"]:
     return _clip(checks.to_array(x, "relu6", "x"), low=0, high=6)
 
 
-def hardtanh(x: Float[ArrayLike, "*shape"], min_val: float = -1.0, max_val: float = 1.0) -> Float[Array, "*shape"]:
+def hardtanh(x: Num[ArrayLike, "*shape"], min_val: float = -1.0, max_val: float = 1.0) -> Num[Array, "*shape"]:
     r"""Limit each value to a range.
 
     .. math:: y = \min(\max(x, a), b)
@@ -82,7 +82,7 @@ def hardtanh(x: Float[ArrayLike, "*shape"], min_val: float = -1.0, max_val: floa
         Array of the same shape and dtype. The gradient at the limits is zero.
 
     Raises:
-        TypeError: ``x`` is not an array of floating-point numbers, or a limit is not a number.
+        TypeError: ``x`` is not an array of numbers, or a limit is not a number, or not a whole one for integers.
         ValueError: ``max_val`` is not greater than ``min_val``.
 
     Example:
@@ -95,9 +95,16 @@ def hardtanh(x: Float[ArrayLike, "*shape"], min_val: float = -1.0, max_val: floa
         ``torch.nn.functional.hardtanh``.
     """
     x = checks.to_array(x, "hardtanh", "x")
-    checks.require_inexact(x, "hardtanh", "x")
-    low, high = limits(min_val, max_val, "hardtanh")
+    low, high = _in_kind(x, limits(min_val, max_val, "hardtanh"), "hardtanh")
     return _clip(x, low=low, high=high)
+
+
+def _in_kind(x: Array, options: tuple[float, float], function: str) -> tuple[float, float]:
+    """Numbers to compare an array with and to put into it; for one of integers they must be whole."""
+    if checks.is_integer(x) and all(float(option).is_integer() for option in options):
+        return int(options[0]), int(options[1])
+    checks.require_inexact(x, function, "x")
+    return options
 
 
 def limits(min_val: Any, max_val: Any, function: str) -> tuple[float, float]:
@@ -281,7 +288,7 @@ def slopes(lower: Any, upper: Any, function: str) -> tuple[float, float]:
     return low, high
 
 
-def threshold(x: Float[ArrayLike, "*shape"], threshold: float, value: float) -> Float[Array, "*shape"]:
+def threshold(x: Num[ArrayLike, "*shape"], threshold: float, value: float) -> Num[Array, "*shape"]:
     r"""Replace what is not above a threshold.
 
     .. math:: y = \begin{cases} x & x > t \\ v & \text{otherwise} \end{cases}
@@ -295,7 +302,7 @@ def threshold(x: Float[ArrayLike, "*shape"], threshold: float, value: float) -> 
         Array of the same shape and dtype. The gradient at the threshold is zero.
 
     Raises:
-        TypeError: ``x`` is not an array of floating-point numbers, or an option is not a number.
+        TypeError: ``x`` is not an array of numbers, or an option is not a number, or not a whole one for integers.
 
     Example:
         >>> import jax.numpy as jnp
@@ -307,9 +314,9 @@ def threshold(x: Float[ArrayLike, "*shape"], threshold: float, value: float) -> 
         ``torch.nn.functional.threshold``.
     """
     x = checks.to_array(x, "threshold", "x")
-    checks.require_inexact(x, "threshold", "x")
     limit = checks.number(threshold, "threshold", "threshold")
-    return _threshold(x, limit=limit, value=checks.number(value, "threshold", "value"))
+    limit, value = _in_kind(x, (limit, checks.number(value, "threshold", "value")), "threshold")
+    return _threshold(x, limit=limit, value=value)
 
 
 def hardshrink(x: Float[ArrayLike, "*shape"], lambd: float = 0.5) -> Float[Array, "*shape"]:

@@ -136,6 +136,11 @@ def require_inexact(x: Any, function: str, argument: str) -> None:
         )
 
 
+def as_inexact(x: Array) -> Array:
+    """Return integers and booleans as floating-point numbers, and others as they are."""
+    return x if is_inexact(x) else x.astype(jnp.result_type(float))
+
+
 def require_integer(x: Any, function: str, argument: str) -> None:
     """Raise ``TypeError`` when ``x`` holds anything but integers."""
     if not is_integer(x):
@@ -147,6 +152,37 @@ def require_integer(x: Any, function: str, argument: str) -> None:
 def host_array(x: Any) -> np.ndarray | None:
     """Return an array whose values can be looked at for nothing, one of NumPy; ``None`` for others."""
     return x if isinstance(x, np.ndarray) else None
+
+
+def require_index(
+    x: Any, count: int, function: str, argument: str, of: str, *, least: int = 0, but: Any = None
+) -> None:
+    """Raise ``IndexError`` for a known index outside of ``[least, count)`` other than ``but``.
+
+    Args:
+        x: integers; those that are known are in NumPy arrays.
+        count: the number of what they index.
+        function: what the message names.
+        argument: the name of ``x``.
+        of: what they index, such as ``"rows of weight"``.
+        least: the smallest index.
+        but: one that is allowed nevertheless.
+    """
+    host = host_array(x)
+    if host is None or not host.size or (host.min() >= least and host.max() < count):
+        return
+    bad = (host < least) | (host >= count)
+    if but is not None:
+        bad &= host != but
+    if bad.any():
+        place = tuple(int(i) for i in np.argwhere(bad)[0])
+        at = f" at {list(place)}" if place else ""
+        allowed = f"{least} to {count - 1}" if count > least else "none"
+        rest = "" if but is None else f", or {but}"
+        raise IndexError(
+            f"{function}: {argument} holds {int(host[place])}{at}, which is out of range: expected {allowed}{rest}, "
+            f"the {of}."
+        )
 
 
 def require_castable(x: Any, weight: Any, function: str, argument: str = "x") -> None:

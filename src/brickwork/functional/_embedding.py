@@ -45,6 +45,7 @@ def embedding(
         the mistake cannot raise, and NaN is the result that cannot go unnoticed.
 
     Raises:
+        IndexError: an index outside of ``[0, num)`` in a NumPy array.
         ShapeMismatchError: ``weight`` does not have two axes.
         TypeError: ``indices`` are not integers.
         ValueError: there is no row ``padding_idx``.
@@ -93,6 +94,7 @@ def embedding_renorm(
         The new table.
 
     Raises:
+        IndexError: an index outside of ``[0, num)`` in a NumPy array.
         ShapeMismatchError: ``weight`` does not have two axes.
         TypeError: ``indices`` are not integers, or ``max_norm`` or ``norm_type`` no numbers.
         ValueError: ``max_norm`` or ``norm_type`` is negative.
@@ -124,6 +126,7 @@ def check_table(indices: Any, weight: Any, function: str) -> tuple[Array, Array]
             "The indices come first, the table second.",
             weight=weight,
         )
+    checks.require_index(indices, weight.shape[0], function, "indices", "rows of weight")
     return indices, weight
 
 

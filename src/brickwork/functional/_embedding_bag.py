@@ -54,6 +54,7 @@ def embedding_bag(
         Array ``(B, dim)``; zeros for an empty bag. An index out of range gives NaN.
 
     Raises:
+        IndexError: an index outside of ``[0, num)`` in a NumPy array.
         ShapeMismatchError: the shapes do not fit.
         TypeError: ``indices`` or ``offsets`` are not integers, or ``offsets`` are missing or not needed.
         ValueError: there is no such mode or row, or options exclude each other.

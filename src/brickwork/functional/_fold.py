@@ -158,7 +158,10 @@ def _unfold(x: Array, *, kernel: tuple[int, ...], geometry: Geometry) -> Array:
 @functools.partial(jax.jit, static_argnames=("image", "kernel", "geometry"))
 def _fold(x: Array, *, image: tuple[int, ...], kernel: tuple[int, ...], geometry: Geometry) -> Array:
     batch = x if x.ndim == 3 else x[None]
-    dtype = checks.statistics_dtype(x.dtype) if checks.is_inexact(x) else x.dtype
+    if x.dtype == bool:  # in sums, true is what is not zero
+        dtype = jnp.dtype(jnp.int32)
+    else:
+        dtype = checks.statistics_dtype(x.dtype) if checks.is_inexact(x) else x.dtype
     n, elements, _ = batch.shape
     target = jax.ShapeDtypeStruct((n, elements // math.prod(kernel), *image), dtype)
     transposed = jax.linear_transpose(lambda y: _unfold(y, kernel=kernel, geometry=geometry), target)

@@ -53,6 +53,7 @@ def cross_entropy(
         ``[0, C)`` that is not ``ignore_index`` gives NaN.
 
     Raises:
+        IndexError: a class index out of range in a NumPy array.
         ShapeMismatchError: the shapes of ``logits``, ``target`` and ``weight`` do not fit.
         TypeError: an argument is not an array, or of the wrong kind of dtype.
         ValueError: ``reduction`` or ``label_smoothing`` is out of range.
@@ -78,7 +79,7 @@ def cross_entropy(
     if soft:
         _check_probabilities(logits, target)
     else:
-        _check_indices("cross_entropy", target, logits=logits)
+        _check_indices("cross_entropy", target, ignored, logits=logits)
     if weight is not None:
         classes = logits.shape[0 if logits.ndim == 1 else 1]
         checks.require_length(weight, classes, "cross_entropy", "weight", "class", logits=logits)
@@ -114,6 +115,7 @@ def nll_loss(
         not ``ignore_index`` gives NaN.
 
     Raises:
+        IndexError: a class index out of range in a NumPy array.
         ShapeMismatchError: the shapes of ``log_probs``, ``target`` and ``weight`` do not fit.
         TypeError: an argument is not an array, or of the wrong kind of dtype.
         ValueError: no such ``reduction``.
@@ -131,7 +133,7 @@ def nll_loss(
     target = base.indices(target, "nll")
     weight = checks.optional_array(weight, "nll", "weight")
     ignored = checks.integer(ignore_index, "nll", "ignore_index")
-    _check_indices("nll", target, log_probs=log_probs)
+    _check_indices("nll", target, ignored, log_probs=log_probs)
     if weight is not None:
         classes = log_probs.shape[_axis(log_probs)]
         checks.require_length(weight, classes, "nll", "weight", "class", log_probs=log_probs)
@@ -153,7 +155,7 @@ def _check_probabilities(logits: Array, target: Array) -> None:
         )
 
 
-def _check_indices(function: str, target: Array, **given: Array) -> None:
+def _check_indices(function: str, target: Array, ignored: int, **given: Array) -> None:
     ((name, scores),) = given.items()
     if scores.ndim == 0:
         checks.shape_error(function, f"{name} need an axis of classes.", "Check the model.", **given)
@@ -167,6 +169,7 @@ def _check_indices(function: str, target: Array, **given: Array) -> None:
             fix = "Remove the extra axis: target.reshape(-1)."
         problem = "a target of integers holds class indices, one for each example."
         checks.shape_error(function, problem, fix, **given, target=target)
+    checks.require_index(target, scores.shape[_axis(scores)], function, "target", f"classes of {name}", but=ignored)
 
 
 def _class_weights(weight: Array, like: Array, axis: int) -> Array:

@@ -57,6 +57,7 @@ def ctc_loss(
         compiling, when values are not known.
 
     Raises:
+        IndexError: a label out of range in a NumPy array, with lengths that are known.
         ShapeMismatchError: the shapes do not fit.
         TypeError: an argument is not an array, or of the wrong kind of dtype.
         ValueError: a length or ``blank`` is out of range, or there is no such ``reduction``.
@@ -89,6 +90,7 @@ def ctc_loss(
     longest = _width(targets, labels, count, log_probs)
     _check_range(inputs, frames.shape[0], "input_lengths", "log_probs have {} frames")
     _check_range(labels, longest, "target_lengths", "targets have room for {} labels")
+    _check_labels(targets, labels, log_probs.shape[-1])
     loss = _ctc(
         frames,
         targets,
@@ -144,6 +146,17 @@ def _check_range(lengths: Array | np.ndarray, most: int, argument: str, have: st
     if isinstance(lengths, np.ndarray) and lengths.size and not (lengths.min() >= 0 and lengths.max() <= most):
         bad = next(int(n) for n in lengths if not 0 <= n <= most)
         raise ValueError(f"ctc: {argument} must be at least 0 and at most {most}, got {bad}: {have.format(most)}.")
+
+
+def _check_labels(targets: Array, lengths: Array | np.ndarray, classes: int) -> None:
+    """Raise for a label that is no class, where it is known that it is one."""
+    host = checks.host_array(targets)
+    if host is not None and isinstance(lengths, np.ndarray):
+        if host.ndim == 2:
+            host = np.where(np.arange(host.shape[1]) < lengths[:, None], host, 0)  # what is behind doesn't count
+        elif len(lengths) == 1:
+            host = host[: lengths[0]]
+        checks.require_index(host, classes, "ctc", "targets", "classes of log_probs")
 
 
 @functools.partial(jax.jit, static_argnames=("width", "blank", "zero_infinity", "reduction"))

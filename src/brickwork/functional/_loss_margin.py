@@ -164,6 +164,7 @@ def multi_margin_loss(
         The loss, in the dtype of ``scores``; computed in at least float32. A class index outside ``[0, C)`` gives NaN.
 
     Raises:
+        IndexError: a class index out of range in a NumPy array.
         ShapeMismatchError: the shapes do not fit.
         TypeError: an argument is not an array, or of the wrong kind of dtype.
         ValueError: ``p`` is neither 1 nor 2, or there is no such ``reduction``.
@@ -184,6 +185,7 @@ def multi_margin_loss(
         problem = "target holds class indices, one for each example."
         fix = f"Expected the shape {scores.shape[:-1]}."
         checks.shape_error("multi_margin", problem, fix, scores=scores, target=target)
+    checks.require_index(target, scores.shape[-1], "multi_margin", "target", "classes of scores")
     weight = checks.optional_array(weight, "multi_margin", "weight")
     if weight is not None:
         checks.require_length(weight, scores.shape[-1], "multi_margin", "weight", "class", scores=scores)
@@ -220,6 +222,7 @@ def multilabel_margin_loss(
         The loss, in the dtype of ``scores``; computed in at least float32. An index of ``C`` or more gives NaN.
 
     Raises:
+        IndexError: a class index out of range in a NumPy array.
         ShapeMismatchError: the shapes do not fit.
         TypeError: ``scores`` are not an array of floating-point numbers, or ``target`` not one of integers.
         ValueError: no such ``reduction``.
@@ -238,6 +241,7 @@ def multilabel_margin_loss(
     target = base.indices(target, "multilabel_margin")
     base.require_examples(scores, "multilabel_margin")
     base.require_same_shape("multilabel_margin", scores=scores, target=target)
+    checks.require_index(target, scores.shape[-1], "multilabel_margin", "target", "classes of scores", least=-1)
     return _multilabel_margin(scores, target, reduction=checks.reduction(reduction, "multilabel_margin"))
 
 

@@ -7,6 +7,7 @@ import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from . import _checks as checks, _windows as win
@@ -68,11 +69,12 @@ def interpolate(
             only for ``"bilinear"`` and ``"bicubic"``.
 
     Returns:
-        Array of the dtype of ``x``. Half precision is computed in float32.
+        Array of the dtype of ``x``. Half precision is computed in float32. So are images of bytes (``uint8``), which
+        ``"bilinear"`` and ``"bicubic"`` take too, and rounded along each axis; PyTorch's may differ by 1.
 
     Raises:
         ShapeMismatchError: a number of axes that the mode is not for, or nothing to resize.
-        TypeError: ``x`` is not an array, or holds integers in another mode than the nearest ones.
+        TypeError: ``x`` is not an array, or holds other integers in another mode than the nearest ones.
         ValueError: an option is out of range, or two contradict.
 
     Example:
@@ -93,6 +95,10 @@ def interpolate(
             "Add the missing axes (the batch too: x[None]), or reshape the data.",
             x=x,
         )
+    if isinstance(size, np.ndarray):
+        size = tuple(size.tolist()) if size.ndim else size.item()
+    if isinstance(scale_factor, np.ndarray):
+        scale_factor = tuple(scale_factor.tolist()) if scale_factor.ndim else scale_factor.item()
     options = (size, scale_factor, mode, align_corners, recompute_scale_factor, antialias)
     axes = checks.cached(_geometry, "interpolate", x.shape[2:], *options)
     if _RANKS.get(mode, rank) != rank:
@@ -103,7 +109,7 @@ def interpolate(
             f"Use mode {' or '.join(map(repr, fits))}, or reshape the data.",
             x=x,
         )
-    if not mode.startswith("nearest"):
+    if not (mode.startswith("nearest") or (x.dtype == np.uint8 and mode in ("bilinear", "bicubic"))):
         checks.require_inexact(x, "interpolate", "x")
     if any(a.size == 0 for a in axes):
         checks.shape_error("interpolate", "x has no elements to resize.", "Check the data.", x=x)
@@ -179,9 +185,15 @@ def _check_factor(function: str, factor: Any) -> None:
 def _interpolate(x: Array, *, axes: tuple[_Axis, ...], mode: str, align_corners: bool, antialias: bool) -> Array:
     if mode == "area":
         return adaptive_means(x, windows=tuple(win.adaptive(a.size, a.out) for a in axes))
-    y = x if mode.startswith("nearest") else x.astype(checks.statistics_dtype(x.dtype))
+    pixels = x.dtype == jnp.uint8
+    wide = jnp.float32 if pixels else checks.statistics_dtype(x.dtype)
+    if mode.startswith("nearest"):
+        pixels, wide = False, x.dtype
+    y = x.astype(wide)
     for i, axis in reversed(list(enumerate(axes, 2))):
         y = resample(y, i, _taps(axis, mode, align_corners, antialias))
+        if pixels:  # after each axis, as others do
+            y = jnp.clip(jnp.floor(y + 0.5), 0, 255)
     return y.astype(x.dtype)
 
 

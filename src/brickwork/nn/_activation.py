@@ -213,7 +213,7 @@ class Softsign(Module):
         ``torch.nn.Softsign``.
     """
 
-    def forward(self, x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    def forward(self, x: Num[Array, "*shape"]) -> Num[Array, "*shape"]:
         """Apply the function."""
         return softsign(x)
 
@@ -236,7 +236,7 @@ class Tanhshrink(Module):
         ``torch.nn.Tanhshrink``.
     """
 
-    def forward(self, x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    def forward(self, x: Num[Array, "*shape"]) -> Num[Array, "*shape"]:
         """Apply the function."""
         return tanhshrink(x)
 

@@ -100,7 +100,7 @@ class Hardtanh(Module):
     def __init__(self, min_val: float = -1.0, max_val: float = 1.0) -> None:
         self.min_val, self.max_val = limits(min_val, max_val, "Hardtanh")
 
-    def forward(self, x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    def forward(self, x: Num[Array, "*shape"]) -> Num[Array, "*shape"]:
         """Apply the function."""
         return hardtanh(x, self.min_val, self.max_val)
 
@@ -296,7 +296,7 @@ class Threshold(Module):
         self.threshold = args.number(threshold, "Threshold", "threshold")
         self.value = args.number(value, "Threshold", "value")
 
-    def forward(self, x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    def forward(self, x: Num[Array, "*shape"]) -> Num[Array, "*shape"]:
         """Apply the function."""
         return threshold(x, self.threshold, self.value)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import jax.numpy as jnp
@@ -111,6 +112,11 @@ class GroupNorm(Module):
         """Normalise."""
         x = checks.to_array(x, "GroupNorm", "x")
         self._require(x)
+        if math.prod(x.shape) == self.num_groups:
+            raise ValueError(
+                f"GroupNorm: expected more than 1 value per group, got {checks.describe(x)} and "
+                f"num_groups={self.num_groups}. Use fewer groups."
+            )
         return group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
 
     def extra_repr(self) -> str:
