@@ -16,6 +16,7 @@ from . import (
     optim as optim,
     random as random,
 )
+from ._elsewhere import unknown_in as _unknown_in
 from ._spec import spec as spec
 from .core import Buffer as Buffer, LoadReport as LoadReport, Parameter as Parameter, Variable as Variable, seed as seed
 from .device import (
@@ -84,7 +85,7 @@ else:
 
     def __getattr__(name):
         if name not in (*_IO, "io"):
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+            _unknown_in(__name__)(name)
         io = _import_module(f"{__name__}.io")
         globals().update({known: getattr(io, known) for known in _IO})
         return globals()[name]

@@ -14,7 +14,7 @@ variance.
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -27,6 +27,7 @@ from ._draw import (
     current_parameter as current_name,
     subject,
 )
+from ._elsewhere import unknown_in as _unknown_in
 from ._init_base import (
     Scaled,
     calculate_gain as calculate_gain,
@@ -495,3 +496,7 @@ class sparse(Initializer):
         order = rng.random(shape, np.float32).argsort(axis=0, kind="stable")
         np.put_along_axis(values, order[:count], 0, axis=0)
         return values
+
+
+if not TYPE_CHECKING:  # a type checker would take it that every name exists
+    __getattr__ = _unknown_in(__name__)

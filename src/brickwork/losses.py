@@ -6,6 +6,9 @@ messages use the short names.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+from ._elsewhere import unknown_in as _unknown_in
 from .functional._loss_binary import (
     binary_cross_entropy as bce,
     binary_cross_entropy_with_logits as bce_with_logits,
@@ -64,3 +67,6 @@ __all__ = [
     "triplet_margin",
     "triplet_margin_with_distance",
 ]
+
+if not TYPE_CHECKING:  # a type checker would take it that every name exists
+    __getattr__ = _unknown_in(__name__)

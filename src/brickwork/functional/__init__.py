@@ -9,6 +9,9 @@ with the random stream under ``"__random__"`` where the module draws. ``net.load
 it back.
 """
 
+from typing import TYPE_CHECKING
+
+from .._elsewhere import unknown_in as _unknown_in
 from ._activation import (
     celu as celu,
     elu as elu,
@@ -196,3 +199,6 @@ from ._unpool import (
     max_unpool2d as max_unpool2d,
     max_unpool3d as max_unpool3d,
 )
+
+if not TYPE_CHECKING:  # a type checker would take it that every name exists
+    __getattr__ = _unknown_in(__name__)

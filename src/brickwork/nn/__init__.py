@@ -1,5 +1,8 @@
 """Layers and containers."""
 
+from typing import TYPE_CHECKING
+
+from .._elsewhere import unknown_in as _unknown_in
 from ..core import (
     Buffer as Buffer,
     Parameter as Parameter,
@@ -245,3 +248,6 @@ from ._weight_norm import (
     spectral_norm as spectral_norm,
     weight_norm as weight_norm,
 )
+
+if not TYPE_CHECKING:  # a type checker would take it that every name exists
+    __getattr__ = _unknown_in(__name__)

@@ -1,0 +1,137 @@
+"""What to say of names that other frameworks have and brickwork doesn't: where the same thing is found here."""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+_PURE = "arrays can't be changed in place"
+_LAYERS = {
+    "Activation": "write the layer itself, nn.ReLU(), or nn.Lambda(function)",
+    "BatchNorm": "nn.BatchNorm1d, nn.BatchNorm2d or nn.BatchNorm3d",
+    "BatchNormalization": "nn.BatchNorm1d, nn.BatchNorm2d or nn.BatchNorm3d",
+    "Block": "bw.Module",
+    "Concatenate": "nn.Parallel",
+    "Container": "bw.Module",
+    "Conv": "nn.Conv1d, nn.Conv2d or nn.Conv3d",
+    "DataParallel": "bw.shard_map, or arrays that are placed on several devices",
+    "Dense": "nn.Linear(out_features)",
+    "Embed": "nn.Embedding",
+    "GlobalAveragePooling1D": "nn.AdaptiveAvgPool1d(1)",
+    "GlobalAveragePooling2D": "nn.AdaptiveAvgPool2d(1)",
+    "GlobalMaxPooling1D": "nn.AdaptiveMaxPool1d(1)",
+    "GlobalMaxPooling2D": "nn.AdaptiveMaxPool2d(1)",
+    "HybridBlock": "bw.Module",
+    "HybridSequential": "nn.Sequential, and bw.compile",
+    "Input": "leave it out: sizes come with the first input, or with net.initialize(bw.spec(...))",
+    "InputLayer": "leave it out: sizes come with the first input, or with net.initialize(bw.spec(...))",
+    "Layer": "bw.Module",
+    "LayerNormalization": "nn.LayerNorm",
+    "MultiHeadAttention": "nn.MultiheadAttention",
+    "MultiHeadDotProductAttention": "nn.MultiheadAttention",
+    "NLLLoss2d": "nn.NLLLoss",
+    "Param": "bw.Parameter",
+    "RNNBase": "nn.RNN, nn.LSTM or nn.GRU",
+    "Rngs": "leave it out: bw.seed(number) seeds everything",
+    "functional": "brickwork.functional",
+    "init": "brickwork.init; an initialiser is given to a parameter, or to net.initialize(init=...)",
+    "jit": "bw.compile",
+    "utils": "nn.weight_norm, nn.spectral_norm and nn.parametrize are here; gradients are clipped by "
+    "optax.clip_by_global_norm in an optimiser's chain",
+}
+_FUNCTIONS = {
+    "batch_norm": "functional.batch_norm_train or batch_norm_eval: a pure function can't write its arguments",
+    "conv": "functional.conv1d, conv2d or conv3d",
+    "multi_head_attention_forward": "nn.MultiheadAttention, or functional.scaled_dot_product_attention",
+    "upsample": "functional.interpolate",
+    "upsample_bilinear": "functional.interpolate(x, ..., mode='bilinear', align_corners=True)",
+    "upsample_nearest": "functional.interpolate(x, ..., mode='nearest')",
+}
+_INITIALISERS = {
+    "he_normal": "init.kaiming_normal",
+    "he_uniform": "init.kaiming_uniform",
+    "glorot_normal": "init.xavier_normal",
+    "glorot_uniform": "init.xavier_uniform",
+    "trunc_normal": "init.truncated_normal; the standard deviation comes first",
+}
+_TOP = {
+    "Tensor": "jax.Array",
+    "as_tensor": "jnp.asarray",
+    "cat": "jnp.concatenate",
+    "cuda": "bw.gpu(), and net.to(...)",
+    "from_numpy": "jnp.asarray",
+    "jit": "bw.compile",
+    "manual_seed": "bw.seed",
+    "nnx": "bw.nn",
+    "no_grad": "leave it out: gradients are computed only where bw.grad, bw.value_and_grad or bw.backward asks for "
+    "them; jax.lax.stop_gradient keeps them from a part",
+    "set_seed": "bw.seed",
+    "tensor": "jnp.asarray",
+}
+_OPTIMISERS = {
+    "Adam": "optim.adam(net, learning_rate)",
+    "AdamW": "optim.adamw(net, learning_rate)",
+    "SGD": "optim.sgd(net, learning_rate)",
+    "lr_scheduler": "optax's schedules, in place of the learning rate",
+}
+_TABLES = {
+    "brickwork": _TOP,
+    "brickwork.functional": _FUNCTIONS,
+    "brickwork.init": _INITIALISERS,
+    "brickwork.nn": _LAYERS,
+    "brickwork.optim": _OPTIMISERS,
+}
+
+
+def unknown_in(module: str) -> Callable[[str], NoReturn]:
+    """The ``__getattr__`` of a module: raise an ``AttributeError`` that says what a missing name is called here."""
+
+    def missing(name: str) -> NoReturn:
+        start = f"module {module!r} has no attribute {name!r}"
+        advice = None if name.startswith("__") else _advice(module, name)
+        if advice:
+            raise AttributeError(f"{start}. {advice}")
+        raise AttributeError(start, name=name, obj=sys.modules[module])  # Python knows similar names
+
+    return missing
+
+
+def _advice(module: str, name: str) -> str | None:
+    known = vars(sys.modules[module])
+    table = _TABLES.get(module, {})
+    short = module.rpartition(".")[2]
+    if name in table:
+        return f"Here: {table[name]}."
+    if name.endswith("_") and (name[:-1] in known or name[:-1] in table):
+        return f"Here: {table.get(name[:-1], f'{short}.{name[:-1]}')}; {_PURE}."
+    if name.endswith("_with_indices") and name.removesuffix("_with_indices") in known:
+        return f"Here: {short}.{name.removesuffix('_with_indices')} with return_indices=True."
+    if module == "brickwork.nn" and name.startswith("Lazy") and name[4:] in known:
+        return f"Here: nn.{name[4:]}; every layer takes the sizes that it isn't given from its first input."
+    return _elsewhere(module, name) or _similar(short, name, known)
+
+
+def _elsewhere(module: str, name: str) -> str | None:
+    """The place of a name that another of the public modules has."""
+    for other in ("nn", "functional", "losses", "optim", "init", "random"):
+        found = sys.modules.get(f"brickwork.{other}")
+        if found is not None and f"brickwork.{other}" != module and name in _public(vars(found)):
+            return f"Here: {other}.{name}."
+    return None
+
+
+def _similar(short: str, name: str, known: dict[str, Any]) -> str | None:
+    public = _public(known)
+    same = [other for other in public if other.lower().replace("_", "") == name.lower().replace("_", "")]
+    close = same or difflib.get_close_matches(name, public, 1, 0.75)
+    return f"Did you mean {short}.{close[0]}?" if close else None
+
+
+def _public(known: dict[str, Any]) -> list[str]:
+    return [
+        name
+        for name, value in known.items()
+        if not name.startswith("_") and getattr(value, "__module__", "").startswith("brickwork")
+    ]

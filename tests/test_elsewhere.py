@@ -1,0 +1,63 @@
+"""Names that other frameworks have: the error says what is meant here."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import optax
+import pytest
+
+import brickwork as bw
+from brickwork import _elsewhere, functional, init, losses, nn, optim
+
+SAID = {
+    (nn, "Dense"): "Here: nn.Linear(out_features).",
+    (nn, "LazyConv2d"): "Here: nn.Conv2d; every layer takes the sizes that it isn't given from its first input.",
+    (nn, "Conv2D"): "Did you mean nn.Conv2d?",
+    (nn, "Flaten"): "Did you mean nn.Flatten?",
+    (nn, "relu"): "Here: functional.relu.",
+    (nn, "functional"): "Here: brickwork.functional.",
+    (functional, "ReLU"): "Here: nn.ReLU.",
+    (functional, "relu_"): "Here: functional.relu; arrays can't be changed in place.",
+    (functional, "max_pool2d_with_indices"): "Here: functional.max_pool2d with return_indices=True.",
+    (functional, "mse"): "Here: losses.mse.",
+    (losses, "mse_loss"): "Here: functional.mse_loss.",
+    (losses, "CrossEntropyLoss"): "Here: nn.CrossEntropyLoss.",
+    (init, "xavier_uniform_"): "Here: init.xavier_uniform; arrays can't be changed in place.",
+    (init, "glorot_uniform"): "Here: init.xavier_uniform.",
+    (optim, "Adam"): "Here: optim.adam(net, learning_rate).",
+    (bw, "Linear"): "Here: nn.Linear.",
+    (bw, "manual_seed"): "Here: bw.seed.",
+    (bw, "Sequental"): "Did you mean brickwork.Sequential?",
+}
+
+
+@pytest.mark.parametrize(("module", "name"), SAID, ids=lambda x: getattr(x, "__name__", x))
+def test_what_is_said(module, name):
+    with pytest.raises(AttributeError) as error:
+        getattr(module, name)
+    text = f"module {module.__name__!r} has no attribute {name!r}. {SAID[module, name]}"
+    assert str(error.value) == text
+
+
+@pytest.mark.parametrize("module", [bw, nn, functional, losses, init, optim], ids=lambda m: m.__name__)
+def test_other_names(module):
+    with pytest.raises(AttributeError) as error:
+        module.xyzzy
+    assert str(error.value) == f"module {module.__name__!r} has no attribute 'xyzzy'"
+    assert not hasattr(module, "__wrapped__")
+
+
+def test_what_is_recommended_exists():
+    places = {"bw": bw, "brickwork": bw, "jnp": jnp, "jax": jax, "optax": optax}
+    places |= {"nn": nn, "functional": functional, "init": init, "losses": losses, "optim": optim}
+    names, found = "|".join(places), 0
+    for table in _elsewhere._TABLES.values():
+        for advice in table.values():
+            for path in re.findall(rf"\b(?:{names})(?:\.\w+)+", advice):
+                first, *rest = path.split(".")
+                value = places[first]
+                for name in rest:
+                    value = getattr(value, name)
+                found += 1
+    assert found > 40
