@@ -45,6 +45,10 @@ _OPAQUE = frozenset({"jax", "jaxlib", "numpy", "optax", "brickwork"})  # are not
 _BASES = type.__dict__["__mro__"].__get__
 _NAMESPACE = type.__dict__["__dict__"].__get__
 _DEFAULTS = ("__defaults__", "__kwdefaults__")
+_MAKING = frozenset({"__init__", "__new__", "__post_init__"})
+# Special methods whose result is not computed with; what shows or copies an object reads all of its attributes.
+_ASIDE = frozenset({"__repr__", "__str__", "__format__", "__hash__", "__dir__", "__del__", "__copy__", "__deepcopy__"})
+_ASIDE |= {"__reduce__", "__reduce_ex__", "__getstate__", "__setstate__", "__init_subclass__", "__class_getitem__"}
 
 
 class _Memory:
@@ -158,6 +162,13 @@ def _attribute(reference: Callable[[], Any], name: str) -> Any:
     return _GONE if owner is None else _item(owner, name)
 
 
+def _argument(reference: Callable[[], Any], key: Any) -> Any:
+    made = reference()
+    if made is None:
+        return _GONE
+    return made.keywords.get(key, _MISSING) if isinstance(key, str) else made.args[key]
+
+
 def _referent(reference: Callable[[], Any]) -> Any:
     value = reference()
     return _GONE if value is None else value
@@ -256,8 +267,7 @@ class _Search:
             self.value(value.__self__, None)
             self.value(value.__func__, None)
         elif issubclass(kind, functools.partial):
-            for part in (value.func, *value.args, *value.keywords.values()):
-                self.value(part, None)
+            self.partial(value)
         elif kind is operator.attrgetter:
             self.ask(attribute_names(value.__reduce__()[1]))
         elif issubclass(kind, (list, tuple, dict)):
@@ -266,7 +276,7 @@ class _Search:
             if not _is_library(getattr(value, "__file__", None)):
                 self.attributes(value.__name__, value, None)
         elif issubclass(kind, type):
-            self.of_class(value)
+            self.of_class(value, _MAKING)
         elif not issubclass(kind, _CLOSED):
             self.object(value, memory)
 
@@ -307,19 +317,37 @@ class _Search:
             return False
         return name in self.known.loads or (name in self.known.names and callable(value))
 
-    def of_class(self, kind: type) -> None:
-        """Guard what the code may find on a class: methods, properties, constants. Once for each class."""
-        if kind in self.seen_types:
+    def partial(self, value: functools.partial[Any]) -> None:
+        """The function, and the arguments, of which lists and dicts may change."""
+        self.value(value.func, None)
+        for key, part in (*enumerate(value.args), *value.keywords.items()):
+            if issubclass(type(part), (list, tuple, dict)):
+                look = functools.partial(_argument, _reference(value))
+                self.guard(look, key, f"argument {key!r} of a functools.partial", part)
+            else:
+                self.value(part, None)
+
+    def of_class(self, kind: type, more: frozenset[str] = frozenset()) -> None:
+        """Guard what the code may find on a class: methods, properties, constants. Once for each class.
+
+        Special methods are called by operators, ``with``, ``len`` and much else, so all count; those in ``more`` also
+        that are called only when an object is made.
+        """
+        if kind in self.seen_types and not more:
             return
         self.seen_types.add(kind)
         for owner in type.mro(kind) if kind is not type else ():
             if _is_library_class(owner):
                 continue
             namespace = vars(owner)
-            for name in sorted((self.known.names & namespace.keys()) | self.known.tried):
+            special = {name for name, found in namespace.items() if _is_called_unseen(name, found, more)}
+            for name in sorted((self.known.names & namespace.keys()) | self.known.tried | special):
                 found = namespace.get(name)  # None when missing, as the guard will find it
                 inner = found.fget if isinstance(found, property) else getattr(found, "__func__", None)
-                if inner is not None or self.matters(name, found):
+                if (id(owner), name) in self.guarded:  # by a class that inherits from it too
+                    continue
+                if inner is not None or name in special or self.matters(name, found):
+                    self.guarded.add((id(owner), name))
                     self.guard(namespace.get, name, f"{owner.__name__}.{name}", found)
                     self.value(inner, None)  # of a property, a static or a class method
 
@@ -412,6 +440,16 @@ class _Search:
 def _is_watched(kind: type) -> bool:
     """Whether values of a type can't change, or report it themselves."""
     return kind in _PLAIN or issubclass(kind, (ModuleBase, Variable, *_CLOSED))
+
+
+def _is_called_unseen(name: str, value: Any, more: frozenset[str]) -> bool:
+    """Whether something on a class is a special method, written by somebody, that code calls without its name."""
+    if not (name.startswith("__") and name.endswith("__")) or type(value) is not types.FunctionType:
+        return False
+    if name in _ASIDE or (name in _MAKING and name not in more):
+        return False
+    code = value.__code__  # those of dataclasses and attrs compare or show all attributes
+    return "__create_fn__" not in code.co_qualname and not code.co_filename.startswith("<attrs")
 
 
 def _asks_by_string(value: Any) -> bool:
