@@ -14,9 +14,10 @@ SEVERITY = "high"
 def test_what_happens():
     """At each call a compiled function compares the globals, captured variables, attributes, and the items of lists
     and dicts that its code mentions; of modules also what their hooks mention, and the objects that they hold. It
-    can't look into objects written in C, such as sets, deques and context variables, where proxies often keep what they
-    stand for, into more than 256 items in all, or at what lies outside of the process. Nor does it know attributes whose names stand
-    nowhere in the code that asks for them, as in `getattr(o, prefix + name)` or `f(**vars(o))`.
+    can't look into objects written in C, such as sets, deques and context variables, where proxies often keep what
+    they stand for, into more than 256 items in all, or at what lies outside of the process. Nor does it know
+    attributes whose names stand nowhere in the code that asks for them, as in `getattr(o, prefix + name)` or
+    `f(**vars(o))`.
     """
 
     class Proxy:

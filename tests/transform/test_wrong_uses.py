@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import operator
 
 import jax
 import jax.numpy as jnp
@@ -497,6 +498,56 @@ def test_attributes_are_what_they_were_after_a_trace_that_failed():
     with pytest.raises(KeyError, match="half way"):  # no trace: as in any Python
         fails(X)
     assert net.a == 3 and isinstance(net.c, nn.ReLU) and not hasattr(net, "b")
+
+
+CHANGES = {
+    "append": lambda net: net.items.append(nn.ReLU()),
+    "extend": lambda net: net.items.extend([1, 2]),
+    "+=": lambda net: operator.iadd(net.items, [1]),
+    "insert": lambda net: net.items.insert(0, 7),
+    "item": lambda net: operator.setitem(net.items, 0, 7),
+    "slice": lambda net: operator.setitem(net.items, slice(None), [7]),
+    "pop": lambda net: net.items.pop(),
+    "reverse": lambda net: net.items.reverse(),
+    "clear": lambda net: net.items.clear(),
+    "key": lambda net: operator.setitem(net.table, "b", nn.ReLU()),
+    "update": lambda net: net.table.update(a=2, b=3),
+    "delete": lambda net: operator.delitem(net.table, "a"),
+    "popitem": lambda net: net.table.popitem(),
+    "in a list of a dict": lambda net: net.table["a"].append(nn.ReLU()),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_lists_and_dicts_are_what_they_were_after_a_trace_that_failed(change):
+    net = nn.Linear(2, in_features=3)
+    net.items, net.table = [nn.Tanh(), 1, 2], {"a": [1]}
+    before = (list(net.items), {key: list(value) for key, value in net.table.items()})
+    containers = (net.items, net.table, net.table["a"])
+
+    def fails(x):
+        CHANGES[change](net)
+        raise KeyError("half way")
+
+    with pytest.raises(KeyError, match="half way"):
+        bw.compile(fails)(X)
+    assert (net.items, net.table) == before
+    assert all(x is y for x, y in zip((net.items, net.table, net.table["a"]), containers, strict=True))
+    with pytest.raises(KeyError, match="half way"):
+        fails(X)
+    assert (net.items, net.table) != before
+
+
+def test_a_list_made_in_a_trace_that_failed():
+    with pytest.raises(KeyError, match="half way"):
+
+        @bw.compile
+        def fails(x):
+            made = nn.ModuleList([nn.ReLU()])
+            made.append(nn.Tanh())
+            raise KeyError("half way")
+
+        fails(X)
 
 
 def test_attributes_stay_after_a_trace():

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, ClassVar
 
 from ..errors import StructureError, TraceLeakError
-from ._frame import expected_stamp
+from ._frame import expected_stamp, local
 from ._functions import duplicate, portable
 from ._jax import Tracer, trace_state
 from ._variable import Variable
@@ -54,6 +55,16 @@ class _Tracked(Node):
             if holder is not None:
                 holder.touched()
 
+    def _put_back(self, before: Any) -> None:
+        """Hold again what was held before."""
+        raise TypeError(f"{type(self).__name__} must define _put_back()")
+
+    def _put_back_later(self) -> None:
+        """Have what is held now held again, should what is being traced fail."""
+        context = local.context
+        if context.owned and context.undo is not None and not _is_new(self):
+            context.undo.append(functools.partial(self._put_back, self.copy()))  # type: ignore[attr-defined]
+
     def _take(self, item: Any, key: Any) -> Any:
         item = tracked(item, f"[{key!r}]", holder=self)
         hold(self, item)
@@ -72,6 +83,7 @@ class TrackedList(list, _Tracked):
             yield str(i), value
 
     def __setitem__(self, index: Any, value: Any) -> None:
+        self._put_back_later()
         if isinstance(index, slice):
             super().__setitem__(index, [self._take(v, index) for v in value])
         else:
@@ -79,14 +91,21 @@ class TrackedList(list, _Tracked):
         self.touched()
 
     def append(self, value: Any) -> None:
+        self._put_back_later()
         super().append(self._take(value, len(self)))
         self.touched()
 
     def insert(self, index: Any, value: Any) -> None:
+        self._put_back_later()
         super().insert(index, self._take(value, index))
         self.touched()
 
+    def _put_back(self, before: Any) -> None:
+        super().__setitem__(slice(None), before)
+        self.touched()
+
     def extend(self, values: Iterable[Any]) -> None:
+        self._put_back_later()
         super().extend([self._take(v, i) for i, v in enumerate(values, len(self))])
         self.touched()
 
@@ -122,7 +141,13 @@ class TrackedDict(dict, _Tracked):
                 f"dict key {key!r} holds a {type(value).__name__}, so it becomes part of parameter names; "
                 "use a non-empty string without dots, or an integer"
             )
+        self._put_back_later()
         super().__setitem__(key, value)
+        self.touched()
+
+    def _put_back(self, before: Any) -> None:
+        super().clear()
+        super().update(before)
         self.touched()
 
     def update(self, *args: Any, **kwargs: Any) -> None:
@@ -153,6 +178,7 @@ def _notify_after(base: type, name: str) -> Callable[..., Any]:
     method = getattr(base, name)
 
     def changed(self: Any, *args: Any, **kwargs: Any) -> Any:
+        self._put_back_later()
         result = method(self, *args, **kwargs)
         self.touched()
         return result
