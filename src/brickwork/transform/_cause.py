@@ -8,9 +8,9 @@ import jax
 
 from ..core import Structure, Variable
 from ..core._jax import trace_config
-from ._program import Program, aval_of, identities
+from ._program import Program, alive, aval_of, identities
 from ._ready import Ready
-from ._record import Record
+from ._record import Record, Remains
 from ._signature import Signature, difference, show
 
 _NUMBERS = "pass numbers that change as arrays (jnp.asarray) or keep them in a Buffer."
@@ -51,7 +51,7 @@ def cause(record: Record, signature: Signature, boxes: Structure) -> Cause:
         (lambda: "a changed setting of JAX" if old.config != trace_config() else None, _SETTING),
         (old.guards.changed, _REBOUND),
         (lambda: _outside_difference(old), _CHANGED),
-        (lambda: _aval_difference(old, boxes), _CHANGED),
+        (lambda: _aval_difference(old, boxes) if isinstance(old, Program) else None, _CHANGED),
     )
     found = ((look(), advice) for look, advice in causes)
     text, advice = next(
@@ -61,16 +61,7 @@ def cause(record: Record, signature: Signature, boxes: Structure) -> Cause:
     return Cause(text, advice)
 
 
-def remains(program: Program) -> Program:
-    """What is worth keeping of a program that is dropped, to say how later calls differ; holds no modules."""
-    kept = object.__new__(Program)
-    for name in ("footprint", "arguments", "config", "guards", "roots", "modules", "encoding", "identities"):
-        setattr(kept, name, getattr(program, name))
-    kept.touched, kept.avals = [], []
-    return kept
-
-
-def _argument_difference(record: Record, old: Program, signature: Signature, boxes: Structure) -> str | None:
+def _argument_difference(record: Record, old: Program | Remains, signature: Signature, boxes: Structure) -> str | None:
     """How the modules among the arguments differ."""
     if old.arguments == boxes.encoding:
         return None
@@ -81,9 +72,9 @@ def _argument_difference(record: Record, old: Program, signature: Signature, box
     return None
 
 
-def _outside_difference(old: Program) -> str | None:
+def _outside_difference(old: Program | Remains) -> str | None:
     """How the modules that the function reaches otherwise differ now from when it was traced."""
-    roots = old.roots_alive()
+    roots = alive(old.roots)
     if roots is None:
         return "a module that it was compiled for and that is gone"
     now = Structure(roots)

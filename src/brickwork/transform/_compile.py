@@ -27,13 +27,13 @@ from ..core._manners import unbox
 from ..errors import ControlFlowError
 from ._bound import BoundMethod, WeakMethod
 from ._cache import enable_cache
-from ._cause import Cause, cause, remains
+from ._cause import Cause, cause
 from ._explain import Explanation, explain
 from ._guards import Guards
-from ._program import Program, Stale, rehearse
+from ._program import Program, Stale, alive, rehearse
 from ._ready import Ready
 from ._recompile import RecompileWarning, forbid, tentative, watch
-from ._record import Record
+from ._record import Record, Remains
 from ._signature import Signature, learn_array_type, quick_key
 from ._speculate import MOST_PATHS, ControlFlowWarning, Mispredicted, Uncompiled, listen
 from ._stats import Stats, gather
@@ -270,7 +270,7 @@ class Compiled:
             self._record.compile_seconds += program.compile_seconds
             self._record.trace_seconds += program.trace_seconds
         if not program.guards.settled or not program.guards.hold():
-            program.guards = self._guards(signature, *(program.roots_alive() or ()))
+            program.guards = self._guards(signature, *(alive(program.roots) or ()))
             program.guards.release()
             program.guards.settled = True
         ready.epoch = epoch
@@ -314,7 +314,7 @@ class Compiled:
         self._ready = {key: ready for key, ready in self._ready.items() if ready.program is not program}
         self._record.made = deque(pair for pair in self._record.made if pair[1] is not program)
         if self._record.last is program:
-            self._record.last, self._record.past = None, remains(program)
+            self._record.last, self._record.past = None, Remains.of(program)
 
     def _structure(self, signature: Signature) -> Structure:
         """The structure of the modules among the arguments, with their shapes inferred, so that programs are found."""

@@ -15,6 +15,7 @@ from ..core import ModuleBase, Parameter, Variable, random_stream
 from ..core._frame import local
 from ..memory import would_be_kept
 from ._guards import Guards
+from ._program import alive
 from ._ready import Ready
 from ._recompile import lower_as_called, tentative
 from ._record import Record
@@ -276,7 +277,7 @@ def _labels(ready: Ready, boxes: list[tuple[str, Any]]) -> dict[int, tuple[str, 
         if isinstance(variable, Parameter) and variable._grad is not None:
             labels.setdefault(id(variable._grad), (owner, f"{path}.grad"))
 
-    roots = [(captured.get(id(root), type(root).__name__), root) for root in program.roots_alive() or ()]
+    roots = [(captured.get(id(root), type(root).__name__), root) for root in alive(program.roots) or ()]
     for owner, box in (*((f"argument {name!r}", box) for name, box in boxes), *roots):
         box = getattr(box, "__brickwork_module__", box)
         if isinstance(box, ModuleBase):

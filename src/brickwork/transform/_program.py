@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
@@ -238,6 +238,17 @@ ARRAY = object()
 """Marks the place of an array in the result of a function."""
 
 
+def alive(roots: Iterable[weakref.ref[ModuleBase]]) -> list[ModuleBase] | None:
+    """The modules that a program depends on, or ``None`` when one is gone."""
+    found = []
+    for root in roots:
+        module = root()
+        if module is None:
+            return None
+        found.append(module)
+    return found
+
+
 class Program:
     """A compiled variant of a function with its assumptions.
 
@@ -384,14 +395,9 @@ class Program:
     def frozen(self, flag: bool) -> None:
         self._latch[0] = flag
 
-    def roots_alive(self) -> list[ModuleBase] | None:
-        """The modules that the program depends on, or ``None`` when one is gone."""
-        roots = [r() for r in self.roots]
-        return None if any(r is None for r in roots) else roots  # type: ignore[return-value]
-
     def fits(self, boxes: Structure) -> bool:
         """Whether the assumptions hold now, for these arguments."""
-        roots = self.roots_alive()
+        roots = alive(self.roots)
         if roots is None or self.guards.changed() is not None:
             return False
         if boxes.variables or not self._untouched():
