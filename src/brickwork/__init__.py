@@ -18,7 +18,8 @@ from . import (
 )
 from ._elsewhere import unknown_in as _unknown_in
 from ._spec import spec as spec
-from .core import Buffer as Buffer, LoadReport as LoadReport, Parameter as Parameter, Variable as Variable, seed as seed
+from ._state import LoadReport as LoadReport
+from .core import Buffer as Buffer, Parameter as Parameter, Variable as Variable, seed as seed
 from .device import (
     cpu as cpu,
     gpu as gpu,

@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
+import copy
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from importlib import import_module
-from typing import Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
-from .core import LoadReport, ModuleBase
+import jax
+import jax.numpy as jnp
+
+from ._draw import Initializer
+from ._hooks import Capture, HookHandle, add_hook
+from ._state import LoadReport, load_state, state_of
+from .core import ModuleBase, Parameter, dry_run
+from .core._arrays import check_dtype
+from .core._epoch import bump
+from .core._patterns import no_match
+from .errors import DeviceMismatchError
+
+if TYPE_CHECKING:
+    from typing import Self
 
 _methods: dict[str, Callable[..., Any]] = {}
 
@@ -64,6 +79,199 @@ class Module(ModuleBase):
     """
 
     __slots__ = ()
+
+    former_names: Mapping[str, str] = MappingProxyType({})
+
+    # -- hooks ---------------------------------------------------------------------------------
+
+    def register_forward_hook(self, fn: Callable[..., Any]) -> HookHandle:
+        """Call ``fn(module, args, output)`` after every ``forward``.
+
+        A result other than ``None`` replaces the output. Returns a handle with ``remove()``, which is
+        a context manager too.
+        """
+        return add_hook(self, self._bw.hooks, fn)
+
+    def register_forward_pre_hook(self, fn: Callable[..., Any]) -> HookHandle:
+        """Call ``fn(module, args)`` before every ``forward``; a result replaces the arguments."""
+        return add_hook(self, self._bw.pre_hooks, fn)
+
+    def capture(self, pattern: str = r".*") -> Capture:
+        """Record the outputs of inner modules whose path matches ``pattern`` in full.
+
+        Example:
+            >>> import brickwork as bw
+            >>> from brickwork import nn
+            >>> import jax.numpy as jnp
+            >>> net = nn.Sequential(nn.Linear(4), nn.ReLU())
+            >>> with net.capture(r"0") as acts:
+            ...     out = net(jnp.ones((2, 3)))
+            >>> acts["0"].shape
+            (2, 4)
+        """
+        found: dict[str, Any] = {}
+        for path, module in self.named_modules(pattern):
+            if path:
+                found.setdefault(path, module)  # the outer one, where a module inside adds nothing to the path
+        if not found:
+            raise no_match("capture", pattern, [path for path, _ in self.named_modules() if path])
+        return Capture(list(found.items()))
+
+    # -- changing all of it --------------------------------------------------------------------
+
+    def apply(self, fn: Callable[[Any], Any]) -> Self:
+        """Call ``fn(module)`` on every module inside, children first, then on this one."""
+        _apply(self, fn, set())
+        return self
+
+    def train(self, mode: bool = True) -> Self:
+        """Put this module and all inside it into training mode (or, with ``False``, evaluation)."""
+        for module in self.modules():
+            module.training = bool(mode)
+        return self
+
+    def eval(self) -> Self:
+        """Put this module and all inside it into evaluation mode."""
+        return self.train(False)
+
+    def freeze(self, pattern: str | None = None) -> Self:
+        """Stop training the parameters whose path matches in full (all without a pattern)."""
+        for parameter in self._matching("freeze", pattern):
+            parameter.trainable = False
+        return self
+
+    def _matching(self, what: str, pattern: str | None) -> list[Parameter]:
+        """The parameters that a pattern matches; at least one."""
+        found = self.parameters(pattern)
+        if pattern is not None and not found:
+            raise no_match(what, pattern, [path for path, _ in self.named_parameters()])
+        return found
+
+    def unfreeze(self, pattern: str | None = None) -> Self:
+        """Train the parameters whose path matches in full (all without a pattern)."""
+        for parameter in self._matching("unfreeze", pattern):
+            parameter.trainable = True
+        return self
+
+    def initialize(self, *specs: Any, init: Any = None, pattern: str | None = None) -> Self:
+        """Infer shapes and draw initial values.
+
+        Args:
+            *specs: what the network will be called with, as :func:`brickwork.spec` or arrays. Every
+                shape is inferred by abstract evaluation; nothing is computed and no parameter is
+                allocated. Without ``init`` values are then drawn when first read.
+            init: an initializer for the parameters of two or more dimensions, or, with ``pattern``,
+                for whatever matches. It is used at once where the shape is known, and later where
+                not. Parameters drawn already are drawn again.
+            pattern: a regular expression that must match the whole path of a parameter.
+
+        Returns:
+            This module.
+        """
+        for spec in specs:
+            if isinstance(spec, Initializer):
+                raise TypeError(f"initialize: pass the initializer by name: initialize(init={spec!r})")
+            if isinstance(spec, tuple) and all(isinstance(n, int) for n in spec):
+                raise TypeError(f"initialize: {spec} is a shape; pass bw.spec{spec}")
+        matching = self._matching("initialize", pattern)
+        if specs:
+            dry_run(self, *specs)
+            matching = self._matching("initialize", pattern)  # building may have replaced some
+        for variable in matching:
+            chosen = init if pattern is not None or len(variable.shape) - variable.stacked >= 2 else None
+            if chosen is None and variable.init is None:
+                continue  # given by value: there is nothing to draw from
+            if specs and init is None:
+                variable.initialize_later()
+            else:
+                variable.initialize(chosen)
+        return self
+
+    def to(self, target: Any) -> Self:
+        """Move to a device or sharding, or convert floating-point variables to a dtype.
+
+        Args:
+            target: a ``jax.Device``, a ``jax.sharding.Sharding``, or a floating-point dtype.
+        """
+        if isinstance(target, str) and target.split(":")[0] in ("cpu", "gpu", "cuda", "tpu"):
+            raise TypeError(
+                f"to: expected a jax.Device, a sharding or a dtype, got {target!r} (str); a device is bw.cpu(), "
+                "bw.gpu(0) or one of jax.devices()"
+            )
+        if target is None:
+            raise TypeError("to: expected a jax.Device, a sharding or a dtype, got None")
+        if isinstance(target, (jax.Device, jax.sharding.Sharding)):
+            for variable in self.variables():
+                variable.move(target)
+        else:
+            try:
+                dtype = check_dtype(target, "to")
+            except TypeError:
+                raise TypeError(
+                    f"to: expected a jax.Device, a sharding or a dtype, got {target!r} ({type(target).__name__})"
+                ) from None
+            if not jnp.issubdtype(dtype, jnp.inexact):
+                raise TypeError(f"to: parameters are floating-point, so dtype {dtype} can't hold them")
+            for variable in self.variables():
+                variable.cast(dtype)
+        bump()
+        return self
+
+    @property
+    def device(self) -> Any:
+        """The device (or sharding) that all variables are on; ``None`` while there are no values.
+
+        Raises:
+            DeviceMismatchError: they are on different devices.
+        """
+        found: dict[Any, str] = {}
+        for path, variable in self.named_variables():
+            if variable.is_drawn:
+                found.setdefault(variable.device, path)
+        if len(found) > 1:
+            places = ", ".join(f"{path} on {device}" for device, path in found.items())
+            raise DeviceMismatchError(
+                f"{type(self).__name__} is spread over several devices: {places}. Move it with net.to(device)."
+            )
+        return next(iter(found), None)
+
+    # -- state ---------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, jax.Array]:
+        """The values of all parameters and persistent buffers by path; a tied one once.
+
+        Raises:
+            DeferredShapeError: a shape is not known yet.
+        """
+        self.prepare_state()
+        return state_of(self)
+
+    def prepare_state(self, names: Iterable[str] = ()) -> None:
+        """Called before the state is read, or replaced by one with ``names``, for modules that create some late."""
+
+    def load_state_dict(
+        self, state: Any, strict: bool = True, rename: dict[str, str] | Callable[[str], str] | None = None
+    ) -> LoadReport:
+        """Take over values by path; all of them or, when something doesn't fit, none.
+
+        Shapes that are not known yet are filled from the values; values are converted to the
+        variables' dtypes. A tied variable accepts any of its names.
+
+        Args:
+            state: a mapping from path to array.
+            strict: whether missing and unexpected names are errors. Mismatched shapes always are.
+            rename: ``{pattern: replacement}``, applied with ``re.sub``, or a function on names.
+
+        Raises:
+            LoadError: the state doesn't fit; the message lists everything that is wrong.
+        """
+        return load_state(self, state, strict=strict, rename=rename)
+
+    def clone(self) -> Self:
+        """A deep copy in which tied variables stay tied."""
+        return copy.deepcopy(self)
+
+    # -- files and description -----------------------------------------------------------------
 
     def save(self, path: str | os.PathLike[str], architecture: bool = False) -> None:
         """Write parameters and persistent buffers to a safetensors file, a tied one once.
@@ -139,3 +347,11 @@ class Module(ModuleBase):
         from .inspect import summarize
 
         return summarize(self, *specs)
+
+
+def _apply(module: Module, fn: Callable[[Any], Any], seen: set[int]) -> None:
+    seen.add(id(module))
+    for child in module.children():
+        if id(child) not in seen:
+            _apply(child, fn, seen)
+    fn(module)

@@ -11,7 +11,6 @@ from ._deferred import dry_run as dry_run
 from ._frame import Frame as Frame
 from ._parameter import Buffer as Buffer, Parameter as Parameter
 from ._random import next_key as next_key, random_stream as random_stream, seed as seed
-from ._state import LoadReport as LoadReport
 from ._structure import Structure as Structure
 from ._variable import Variable as Variable
 from ._walk import walk as walk

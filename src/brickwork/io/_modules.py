@@ -8,10 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from ..core import LoadReport, ModuleBase
-from ..core._state import entries, load_state, renamed
+from .._state import LoadReport, entries, load_state, renamed
 from ..errors import CheckpointError, LoadError
-from ..module import implement
+from ..module import Module, implement
 from ._files import load, save
 from ._selection import placement
 from ._source import Contents
@@ -19,14 +18,14 @@ from .architecture._record import ARCHITECTURE, record
 from .layouts._adapt import adapt, is_foreign
 
 
-def save_module(net: ModuleBase, path: str | os.PathLike[str], architecture: bool = False) -> None:
+def save_module(net: Module, path: str | os.PathLike[str], architecture: bool = False) -> None:
     """Write a network's parameters and persistent buffers; see ``Module.save``."""
     net.prepare_state()
     metadata = {ARCHITECTURE: record(net)} if architecture else None
     save(path, net.state_dict(), metadata=metadata, aliases=aliases_of(net))
 
 
-def aliases_of(net: ModuleBase) -> dict[str, str]:
+def aliases_of(net: Module) -> dict[str, str]:
     """The further names of tied parameters and buffers, and the names that they are saved under."""
     canonical = {entry.key: entry.name for entry in entries(net)}
     found = (entry for entry in entries(net, aliases=True) if entry.variable.persistent)
@@ -34,7 +33,7 @@ def aliases_of(net: ModuleBase) -> dict[str, str]:
 
 
 def load_module(
-    net: ModuleBase,
+    net: Module,
     path: str | os.PathLike[str],
     *,
     strict: bool,

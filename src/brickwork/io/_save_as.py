@@ -9,9 +9,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from ..core import ModuleBase
-from ..core._state import entries
+from .._state import entries
 from ..errors import CheckpointError
+from ..module import Module
 from ._modules import aliases_of
 from ._paths import Path, checked_path, replacing
 from .formats._writers import WRITERS
@@ -26,7 +26,7 @@ _PART = re.compile(r"(weight|bias)_(ih|hh|hr)_l(\d+)(_reverse)?")
 Naming = Callable[[str, np.ndarray, Any], dict[str, np.ndarray]]  # role, values, layer -> values by the names below it
 
 
-def save_as(kind: str, net: ModuleBase, path: Path) -> None:
+def save_as(kind: str, net: Module, path: Path) -> None:
     """Save a network's parameters and buffers in the format, the names and the layouts of another framework.
 
     ==============  ===========================================================================================
@@ -62,12 +62,12 @@ def save_as(kind: str, net: ModuleBase, path: Path) -> None:
         ...     list(bw.load(path))
         ['0.weight', '0.bias', '1.gamma', '1.beta', '1.running_mean', '1.running_var']
     """
-    if isinstance(kind, ModuleBase):
+    if isinstance(kind, Module):
         raise TypeError("save_as: the kind comes first: save_as('torch', net, path)")
     if not isinstance(kind, str) or kind not in _NAMINGS:
         more = "; Keras files can't be written, see help(brickwork.save_as)" if kind == "keras" else ""
         raise ValueError(f"save_as: kind must be one of {', '.join(map(repr, _NAMINGS))}, got {kind!r}{more}")
-    if not isinstance(net, ModuleBase):
+    if not isinstance(net, Module):
         raise TypeError(f"save_as: expected a module after the kind, got {type(net).__name__}")
     path = checked_path(path, f"save_as({kind!r}, net, path)")
     net.prepare_state()
@@ -76,7 +76,7 @@ def save_as(kind: str, net: ModuleBase, path: Path) -> None:
         WRITERS[kind](file, arrays)
 
 
-def _named(net: ModuleBase, naming: Naming) -> dict[str, np.ndarray]:
+def _named(net: Module, naming: Naming) -> dict[str, np.ndarray]:
     """All values by the other framework's names; those of tied variables are one object."""
     state: dict[str, Any] = net.state_dict()
     tied, (_, owners) = aliases_of(net), modules_and_owners(net)

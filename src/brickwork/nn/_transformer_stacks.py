@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import jax.numpy as jnp
 
-from ..core import ModuleBase, Parameter
+from ..core import Parameter
 from ..core._arguments import bound
 from ..functional import _checks as checks
 from ..init import xavier_uniform
@@ -25,9 +25,9 @@ class _Stack(Module):
 
     def _fill(self, argument: str, layer: Any, num_layers: Any, norm: Any) -> None:
         name = type(self).__name__
-        if not isinstance(layer, ModuleBase):
+        if not isinstance(layer, Module):
             raise TypeError(f"{name}: {argument} must be a layer, got {type(layer).__name__} {layer!r:.60}.")
-        if not (norm is None or isinstance(norm, ModuleBase)):
+        if not (norm is None or isinstance(norm, Module)):
             raise TypeError(f"{name}: norm must be a layer such as nn.LayerNorm(), or None, got {norm!r:.60}.")
         self.layers = [layer.clone() for _ in range(args.size(num_layers, name, "num_layers"))]
         self.norm = norm
@@ -74,7 +74,7 @@ class TransformerEncoder(_Stack):
         Vaswani et al., "Attention Is All You Need", 2017; ``torch.nn.TransformerEncoder``.
     """
 
-    def __init__(self, encoder_layer: ModuleBase, num_layers: int, norm: ModuleBase | None = None) -> None:
+    def __init__(self, encoder_layer: Module, num_layers: int, norm: Module | None = None) -> None:
         self._fill("encoder_layer", encoder_layer, num_layers, norm)
 
     def constructor_arguments(self) -> dict[str, Any]:
@@ -124,7 +124,7 @@ class TransformerDecoder(_Stack):
         Vaswani et al., "Attention Is All You Need", 2017; ``torch.nn.TransformerDecoder``.
     """
 
-    def __init__(self, decoder_layer: ModuleBase, num_layers: int, norm: ModuleBase | None = None) -> None:
+    def __init__(self, decoder_layer: Module, num_layers: int, norm: Module | None = None) -> None:
         self._fill("decoder_layer", decoder_layer, num_layers, norm)
 
     def constructor_arguments(self) -> dict[str, Any]:
@@ -212,8 +212,8 @@ class Transformer(Module):
         dim_feedforward: int = 2048,
         dropout: float = 0.1,
         activation: str | Callable[[Any], Any] = "relu",
-        custom_encoder: ModuleBase | None = None,
-        custom_decoder: ModuleBase | None = None,
+        custom_encoder: Module | None = None,
+        custom_decoder: Module | None = None,
         layer_norm_eps: float = 1e-5,
         batch_first: bool = False,
         norm_first: bool = False,
@@ -226,7 +226,7 @@ class Transformer(Module):
             name, d, nhead, dropout, layer_norm_eps, batch_first=batch_first, norm_first=norm_first, bias=bias
         )
         for argument, value in (("custom_encoder", custom_encoder), ("custom_decoder", custom_decoder)):
-            if not (value is None or isinstance(value, ModuleBase)):
+            if not (value is None or isinstance(value, Module)):
                 raise TypeError(f"{name}: {argument} must be a module, got {type(value).__name__} {value!r:.60}.")
         args.size(num_encoder_layers, name, "num_encoder_layers")
         args.size(num_decoder_layers, name, "num_decoder_layers")
@@ -298,7 +298,7 @@ class Transformer(Module):
         return jnp.where(jnp.tri(size, dtype=bool), 0, -jnp.inf).astype(dtype)
 
 
-def _draw_apart(module: ModuleBase) -> None:
+def _draw_apart(module: Module) -> None:
     """Give copies their own initial values, by which they would otherwise be alike."""
     for path, parameter in module.named_parameters():
         if parameter.ndim > 1:

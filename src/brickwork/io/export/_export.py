@@ -12,9 +12,9 @@ from typing import Any
 import jax
 import numpy as np
 
+from ..._state import Entry, entries
 from ...core import Frame, ModuleBase, Variable, random_stream
 from ...core._jax import without_locations
-from ...core._state import Entry, entries
 from .._files import save
 from .._paths import checked_path
 from ._exported import FORMAT, KEY, PROGRAM, Exported, jax_export, load_exported

@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ... import nn
+from ..._state import entries
 from ...core import ModuleBase
 from ...core._parts import part
-from ...core._state import entries
 from ...core._variable import Variable
 from ...core._walk import walk
 from .._source import Contents

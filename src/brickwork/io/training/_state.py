@@ -11,24 +11,24 @@ from typing import Any
 
 import numpy as np
 
-from ...core import ModuleBase
+from ..._state import load_state, unchanged_on_error
 from ...core._frame import UPDATE_LOCK
 from ...core._random import random_state, set_random_state
-from ...core._state import load_state, unchanged_on_error
 from ...errors import LoadError
+from ...module import Module
 from .._modules import aliases_of
 from ._manifest import FileRecord
 from ._snapshot import Snapshot, read_host, read_tree, take, verify
 
 __all__ = ["Modules", "SavedState", "named", "snapshots"]
 
-Modules = ModuleBase | Mapping[str, ModuleBase]
+Modules = Module | Mapping[str, Module]
 
 STATE = "state.safetensors"
 _NAME = re.compile(r"\w[\w-]{0,60}")
 
 
-def named(what: str, given: Modules | None) -> dict[str, ModuleBase]:
+def named(what: str, given: Modules | None) -> dict[str, Module]:
     """The modules that were given as ``net`` or ``opt``, by the names of their files without the ending.
 
     Raises:
@@ -47,9 +47,9 @@ def named(what: str, given: Modules | None) -> dict[str, ModuleBase]:
     return {f"{what}.{name}": _module(f"{what}[{name!r}]", module) for name, module in given.items()}
 
 
-def _module(what: str, given: Any) -> ModuleBase:
+def _module(what: str, given: Any) -> Module:
     module = getattr(given, "__brickwork_module__", given)
-    if not isinstance(module, ModuleBase):
+    if not isinstance(module, Module):
         kind = "an optimiser (brickwork.optim.Optimizer)" if what.startswith("opt") else "a module"
         raise TypeError(
             f"{what} must be {kind} or a dict of such, got {type(given).__name__}; arrays and other plain values "
@@ -58,7 +58,7 @@ def _module(what: str, given: Any) -> ModuleBase:
     return module
 
 
-def snapshots(modules: dict[str, ModuleBase], extra: Any) -> dict[str, Snapshot]:
+def snapshots(modules: dict[str, Module], extra: Any) -> dict[str, Snapshot]:
     """The present state, by the names of the files that it is to be in.
 
     Raises:
@@ -84,7 +84,7 @@ class SavedState:
         LoadError: the checkpoint doesn't have all that is asked for.
     """
 
-    def __init__(self, folder: Path, files: dict[str, FileRecord], modules: dict[str, ModuleBase]) -> None:
+    def __init__(self, folder: Path, files: dict[str, FileRecord], modules: dict[str, Module]) -> None:
         self._folder = folder
         self._modules = modules
         for name in modules:

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from ._parameter import Slot
+from .core._parameter import Slot
 
 _numbers = itertools.count()
 

@@ -13,14 +13,14 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from ..errors import LoadError
-from ._arrays import as_array, show_shape
-from ._epoch import bump
-from ._frame import all_or_nothing
-from ._parameter import Parameter
-from ._parts import join, part
-from ._variable import Variable
-from ._walk import walk
+from .core._arrays import as_array, show_shape
+from .core._epoch import bump
+from .core._frame import all_or_nothing
+from .core._parameter import Parameter
+from .core._parts import join, part
+from .core._variable import Variable
+from .core._walk import walk
+from .errors import LoadError
 
 Rename = Mapping[str, str] | Callable[[str], str] | None
 

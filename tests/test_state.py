@@ -10,8 +10,8 @@ from hypothesis import given, settings, strategies as st
 
 import brickwork as bw
 from brickwork import init, nn
+from brickwork._state import entries
 from brickwork.core._parts import join, part
-from brickwork.core._state import entries
 from brickwork.errors import LoadError, ShapeMismatchError
 
 # -- parts of arrays -------------------------------------------------------------------------------
