@@ -70,6 +70,7 @@ from ._dropout import (
 from ._embedding import (
     embedding as embedding,
     embedding_renorm as embedding_renorm,
+    one_hot as one_hot,
 )
 from ._embedding_bag import (
     embedding_bag as embedding_bag,
@@ -77,6 +78,10 @@ from ._embedding_bag import (
 from ._fold import (
     fold as fold,
     unfold as unfold,
+)
+from ._grid import (
+    affine_grid as affine_grid,
+    grid_sample as grid_sample,
 )
 from ._linear import (
     bilinear as bilinear,
@@ -101,6 +106,7 @@ from ._loss_distance import (
     cosine_embedding_loss as cosine_embedding_loss,
     cosine_similarity as cosine_similarity,
     pairwise_distance as pairwise_distance,
+    pdist as pdist,
     triplet_margin_loss as triplet_margin_loss,
     triplet_margin_with_distance_loss as triplet_margin_with_distance_loss,
 )

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from ..core._arrays import check_dtype
 from . import _checks as checks
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from ._types import ArrayLike
 
 
-def softmax(x: Num[ArrayLike, "*shape"], dim: int = -1) -> Num[Array, "*shape"]:
+def softmax(x: Num[ArrayLike, "*shape"], dim: int = -1, dtype: Any = None) -> Num[Array, "*shape"]:
     r"""Turn scores into probabilities along one axis.
 
     .. math:: y_i = \frac{e^{x_i}}{\sum_j e^{x_j}}
@@ -26,13 +27,14 @@ def softmax(x: Num[ArrayLike, "*shape"], dim: int = -1) -> Num[Array, "*shape"]:
     Args:
         x: array of any shape.
         dim: the axis along which the result sums to one.
+        dtype: a floating-point dtype that ``x`` is converted to before; any numbers will do then.
 
     Returns:
-        Array of the same shape and dtype; half-precision input is summed in float32.
+        Array of the same shape and dtype, or ``dtype``; half-precision input is summed in float32.
 
     Raises:
         ShapeMismatchError: ``x`` has no axis ``dim``.
-        TypeError: ``x`` is not an array of floating-point numbers.
+        TypeError: ``x`` is not an array of floating-point numbers, or ``dtype`` no such dtype.
 
     Example:
         >>> import jax.numpy as jnp
@@ -43,12 +45,12 @@ def softmax(x: Num[ArrayLike, "*shape"], dim: int = -1) -> Num[Array, "*shape"]:
     Reference:
         ``torch.nn.functional.softmax``.
     """
-    x = checks.to_array(x, "softmax", "x")
+    x = _as(dtype, checks.to_array(x, "softmax", "x"), "softmax")
     checks.require_inexact(x, "softmax", "x")
     return _softmax(x, dim=checks.axis(dim, x.ndim, "softmax"))
 
 
-def log_softmax(x: Num[ArrayLike, "*shape"], dim: int = -1) -> Num[Array, "*shape"]:
+def log_softmax(x: Num[ArrayLike, "*shape"], dim: int = -1, dtype: Any = None) -> Num[Array, "*shape"]:
     r"""Return the logarithm of the softmax, without computing it first.
 
     .. math:: y_i = x_i - \log \sum_j e^{x_j}
@@ -56,13 +58,14 @@ def log_softmax(x: Num[ArrayLike, "*shape"], dim: int = -1) -> Num[Array, "*shap
     Args:
         x: array of any shape.
         dim: the axis along which the exponentials of the result sum to one.
+        dtype: a floating-point dtype that ``x`` is converted to before; any numbers will do then.
 
     Returns:
-        Array of the same shape and dtype; half-precision input is summed in float32.
+        Array of the same shape and dtype, or ``dtype``; half-precision input is summed in float32.
 
     Raises:
         ShapeMismatchError: ``x`` has no axis ``dim``.
-        TypeError: ``x`` is not an array of floating-point numbers.
+        TypeError: ``x`` is not an array of floating-point numbers, or ``dtype`` no such dtype.
 
     Example:
         >>> import jax.numpy as jnp
@@ -73,12 +76,12 @@ def log_softmax(x: Num[ArrayLike, "*shape"], dim: int = -1) -> Num[Array, "*shap
     Reference:
         ``torch.nn.functional.log_softmax``.
     """
-    x = checks.to_array(x, "log_softmax", "x")
+    x = _as(dtype, checks.to_array(x, "log_softmax", "x"), "log_softmax")
     checks.require_inexact(x, "log_softmax", "x")
     return _log_softmax(x, dim=checks.axis(dim, x.ndim, "log_softmax"))
 
 
-def softmin(x: Float[ArrayLike, "*shape"], dim: int = -1) -> Float[Array, "*shape"]:
+def softmin(x: Num[ArrayLike, "*shape"], dim: int = -1, dtype: Any = None) -> Num[Array, "*shape"]:
     r"""Turn scores into probabilities along one axis, the smallest score into the largest.
 
     .. math:: y_i = \frac{e^{-x_i}}{\sum_j e^{-x_j}}
@@ -86,13 +89,14 @@ def softmin(x: Float[ArrayLike, "*shape"], dim: int = -1) -> Float[Array, "*shap
     Args:
         x: array of any shape.
         dim: the axis along which the result sums to one.
+        dtype: a floating-point dtype that ``x`` is converted to before; any numbers will do then.
 
     Returns:
-        Array of the same shape and dtype; half-precision input is summed in float32.
+        Array of the same shape and dtype, or ``dtype``; half-precision input is summed in float32.
 
     Raises:
         ShapeMismatchError: ``x`` has no axis ``dim``.
-        TypeError: ``x`` is not an array of floating-point numbers.
+        TypeError: ``x`` is not an array of floating-point numbers, or ``dtype`` no such dtype.
 
     Example:
         >>> import jax.numpy as jnp
@@ -103,9 +107,19 @@ def softmin(x: Float[ArrayLike, "*shape"], dim: int = -1) -> Float[Array, "*shap
     Reference:
         ``torch.nn.functional.softmin``.
     """
-    x = checks.to_array(x, "softmin", "x")
+    x = _as(dtype, checks.to_array(x, "softmin", "x"), "softmin")
     checks.require_inexact(x, "softmin", "x")
     return _softmin(x, dim=checks.axis(dim, x.ndim, "softmin"))
+
+
+def _as(dtype: Any, x: Array, function: str) -> Array:
+    """Convert to a dtype, if one is given."""
+    if dtype is None:
+        return x
+    wanted = check_dtype(dtype, function)
+    if not jnp.issubdtype(wanted, jnp.inexact):
+        raise TypeError(f"{function}: dtype must be one of floating-point numbers, got {wanted}.")
+    return jnp.asarray(x).astype(wanted)
 
 
 def glu(x: Float[ArrayLike, "*shape"], dim: int = -1) -> Float[Array, "*half"]:

@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
+from ..core._arrays import check_dtype
+from ..core._jax import Tracer
 from . import _checks as checks
 
 if TYPE_CHECKING:
-    from jaxtyping import Array, Float, Int
+    from jaxtyping import Array, Float, Int, Num
 
     from ._types import ArrayLike
 
@@ -114,6 +117,52 @@ def embedding_renorm(
     return _renorm(indices, weight, max_norm, norm_type=norm_type)
 
 
+def one_hot(x: Int[ArrayLike, "*shape"], num_classes: int = -1, dtype: Any = None) -> Num[Array, "*shape classes"]:
+    r"""Turn class indices into vectors of zeros with a one.
+
+    .. math:: y_{i,c} = \begin{cases} 1 & c = x_i \\ 0 & \text{otherwise} \end{cases}
+
+    Args:
+        x: integers of any shape, each in ``[0, num_classes)``.
+        num_classes: the number of classes; -1: one more than the largest index, whose value must be known.
+        dtype: of the result; the default integer dtype if not given.
+
+    Returns:
+        Array of shape ``(*shape, num_classes)``. An index out of range, where it isn't known, gives zeros.
+
+    Raises:
+        IndexError: an index out of range in a NumPy array.
+        TypeError: ``x`` is not an array of integers.
+        ValueError: ``num_classes`` is 0, or it is -1 and there are no indices, or they are negative or not known.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from brickwork import functional as F
+        >>> F.one_hot(jnp.array([2, 0]), 3).tolist()
+        [[0, 0, 1], [1, 0, 0]]
+
+    Reference:
+        ``torch.nn.functional.one_hot``.
+    """
+    x = checks.to_array(x, "one_hot", "x")
+    checks.require_integer(x, "one_hot", "x")
+    classes = checks.integer(num_classes, "one_hot", "num_classes", -1)
+    if classes == -1:
+        if isinstance(x, Tracer):
+            raise ValueError(
+                "one_hot: the number of classes can't depend on values that are not known while a program is compiled. "
+                "Pass it: one_hot(x, num_classes)."
+            )
+        host = np.asarray(x)
+        classes = int(host.max(initial=-1)) + 1
+        x = host
+    if classes < 1:
+        raise ValueError(f"one_hot: num_classes must be at least 1, or -1 with indices to count, got {num_classes}.")
+    checks.require_index(x, classes, "one_hot", "x", "classes")
+    wanted = jnp.result_type(int) if dtype is None else check_dtype(dtype, "one_hot")
+    return _one_hot(x, classes=classes, dtype=wanted)
+
+
 def check_table(indices: Any, weight: Any, function: str) -> tuple[Array, Array]:
     """Check what every lookup needs."""
     indices = checks.to_array(indices, function, "indices")
@@ -139,6 +188,12 @@ def row_of(padding_idx: Any, rows: int, function: str) -> int:
             f"expected -{rows} to {rows - 1}."
         )
     return padding_idx % rows
+
+
+@functools.partial(jax.jit, static_argnames=("classes", "dtype"))
+def _one_hot(x: Array, *, classes: int, dtype: Any) -> Array:
+    x = x.astype(jnp.int32) if x.dtype.itemsize < 4 else x  # or the largest class might not fit
+    return (x[..., None] == jnp.arange(classes, dtype=x.dtype)).astype(dtype)
 
 
 @functools.partial(jax.jit, static_argnames=("padding_idx", "by_frequency"))
