@@ -24,6 +24,7 @@ from .functional._loss_distance import (
     triplet_margin_loss as triplet_margin,
     triplet_margin_with_distance_loss as triplet_margin_with_distance,
 )
+from .functional._loss_linear import linear_cross_entropy as linear_cross_entropy
 from .functional._loss_margin import (
     hinge_embedding_loss as hinge_embedding,
     margin_ranking_loss as margin_ranking,
@@ -54,6 +55,7 @@ __all__ = [
     "huber",
     "kl_div",
     "l1",
+    "linear_cross_entropy",
     "margin_ranking",
     "mse",
     "multi_margin",

@@ -23,6 +23,7 @@ ALL = {
     "poisson_nll": (X, SHARE),
     "gaussian_nll": (X, Y, SHARE),
     "cross_entropy": (X, jnp.array([0, 1, 3])),
+    "linear_cross_entropy": (X, Y, jnp.array([0, 1, 2])),
     "nll": (X, jnp.array([0, 1, 3])),
     "kl_div": (X, SHARE),
     "bce": (jax.nn.sigmoid(X), SHARE),

@@ -34,7 +34,6 @@ ABSENT = {
     "LazyConvTranspose1d": "every layer is lazy",
     "LazyConvTranspose2d": "every layer is lazy",
     "LazyConvTranspose3d": "every layer is lazy",
-    "LinearCrossEntropyLoss": "new in PyTorch 2.13, for memory on GPUs; XLA fuses the two itself",
 }
 # Inputs that don't apply, and why.
 LEFT_OUT = {
@@ -48,7 +47,7 @@ LEFT_OUT = {
 BY_INPUTS_ONLY = {"SoftMarginLoss", "PoissonNLLLoss"}
 NO_GRADIENTS = {"CTCLoss"}
 # Arguments of constructors that are for torch alone.
-TORCH_ONLY = {"device", "dtype", "inplace", "size_average", "reduce", "sparse"}
+TORCH_ONLY = {"device", "dtype", "inplace", "options", "size_average", "reduce", "sparse"}
 
 
 def options_of(kind: type, given: Any) -> dict[str, Any]:

@@ -110,6 +110,10 @@ from ._loss_distance import (
     triplet_margin_loss as triplet_margin_loss,
     triplet_margin_with_distance_loss as triplet_margin_with_distance_loss,
 )
+from ._loss_linear import (
+    adaptive_log_softmax as adaptive_log_softmax,
+    linear_cross_entropy as linear_cross_entropy,
+)
 from ._loss_margin import (
     hinge_embedding_loss as hinge_embedding_loss,
     margin_ranking_loss as margin_ranking_loss,

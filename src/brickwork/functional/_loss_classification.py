@@ -183,19 +183,35 @@ def _cross_entropy(
     logits: Array, target: Array, weight: Array | None, *, ignore_index: int, smoothing: float, reduction: str
 ) -> Array:
     (wide,) = base.widen(logits)
+    loss, share = of_indices(wide, target, weight, ignore_index, smoothing)
+    return reduced(loss, share, reduction).astype(logits.dtype)
+
+
+def of_indices(
+    logits: Array, target: Array, weight: Array | None, ignore_index: int, smoothing: float
+) -> tuple[Array, Array]:
+    """The losses of examples with class indices, and what each counts in the mean."""
     axis = _axis(logits)
-    top = lax.stop_gradient(wide.max(axis, keepdims=True))
+    top = lax.stop_gradient(logits.max(axis, keepdims=True))
     # The choice changes nothing, but keeps XLA from writing all the differences out on CPUs, with the maximum's loop.
-    scores = wide - jnp.where(top == -jnp.inf, 0, top)
+    scores = logits - jnp.where(top == -jnp.inf, 0, top)
     norm = jnp.log(jnp.exp(scores).sum(axis))
-    return _pick(scores, norm, target, weight, ignore_index, smoothing, reduction).astype(logits.dtype)
+    return _pick(scores, norm, target, weight, ignore_index, smoothing)
+
+
+def reduced(loss: Array, share: Array, reduction: str) -> Array:
+    """The weighted mean, the sum, or all losses."""
+    if reduction == "mean":
+        return loss.sum() / share.sum()
+    return loss.sum() if reduction == "sum" else loss
 
 
 @functools.partial(jax.jit, static_argnames=("ignore_index", "reduction"))
 def _nll(log_probs: Array, target: Array, weight: Array | None, *, ignore_index: int, reduction: str) -> Array:
     (wide,) = base.widen(log_probs)
     norm = jnp.zeros((), wide.dtype)
-    return _pick(wide, norm, target, weight, ignore_index, 0, reduction).astype(log_probs.dtype)
+    loss, share = _pick(wide, norm, target, weight, ignore_index, 0)
+    return reduced(loss, share, reduction).astype(log_probs.dtype)
 
 
 def _axis(scores: Array) -> int:
@@ -203,15 +219,17 @@ def _axis(scores: Array) -> int:
 
 
 def _pick(
-    scores: Array, norm: Array, target: Array, weight: Array | None, ignore_index: int, smoothing: float, reduction: str
-) -> Array:
-    """Reduce minus the logarithms of the targets' probabilities; ``scores - norm`` are those of all classes."""
+    scores: Array, norm: Array, target: Array, weight: Array | None, ignore_index: int, smoothing: float
+) -> tuple[Array, Array]:
+    """Minus the logarithms of the targets' probabilities, where ``scores - norm`` are those of all classes; and what
+    each example counts in the mean.
+    """
     axis = _axis(scores)
     counted = target != ignore_index
     known = (target >= 0) & (target < scores.shape[axis])
     index = jnp.where(known, target, 0).astype(jnp.int32)
     loss = norm - _of_targets(scores, index, axis)
-    share = counted.astype(scores.dtype)  # what each example counts in the mean
+    share = counted.astype(scores.dtype)
     every = norm - scores.mean(axis) if smoothing else loss
     if weight is not None:
         of_class = weight.astype(scores.dtype)[index]
@@ -221,10 +239,7 @@ def _pick(
             every = norm * per_class.mean() - (scores * per_class).mean(axis)
     if smoothing:
         loss = loss * (1 - smoothing) + every * smoothing
-    loss = jnp.where(counted, jnp.where(known, loss, jnp.nan), 0)
-    if reduction == "mean":
-        return loss.sum() / share.sum()
-    return loss.sum() if reduction == "sum" else loss
+    return jnp.where(counted, jnp.where(known, loss, jnp.nan), 0), share
 
 
 def _of_targets(scores: Array, index: Array, axis: int) -> Array:
@@ -241,11 +256,16 @@ def _of_targets(scores: Array, index: Array, axis: int) -> Array:
 def _soft_cross_entropy(
     logits: Array, target: Array, weight: Array | None, *, smoothing: float, reduction: str
 ) -> Array:
-    axis = _axis(logits)
     wide, share = base.widen(logits, target)
-    nlp = -jax.nn.log_softmax(wide, axis)
+    return base.reduce(of_probabilities(wide, share, weight, smoothing), reduction, logits.dtype)
+
+
+def of_probabilities(logits: Array, share: Array, weight: Array | None, smoothing: float) -> Array:
+    """The losses of examples with probabilities of classes."""
+    axis = _axis(logits)
+    nlp = -jax.nn.log_softmax(logits, axis)
     if smoothing:
         share = share * (1 - smoothing) + smoothing / logits.shape[axis]
     if weight is not None:
         share = share * _class_weights(weight, nlp, axis)
-    return base.reduce((nlp * share).sum(axis), reduction, logits.dtype)
+    return (nlp * share).sum(axis)

@@ -114,6 +114,10 @@ from ._loss_distance import (
     TripletMarginLoss as TripletMarginLoss,
     TripletMarginWithDistanceLoss as TripletMarginWithDistanceLoss,
 )
+from ._loss_linear import (
+    AdaptiveLogSoftmaxWithLoss as AdaptiveLogSoftmaxWithLoss,
+    LinearCrossEntropyLoss as LinearCrossEntropyLoss,
+)
 from ._loss_margin import (
     HingeEmbeddingLoss as HingeEmbeddingLoss,
     MarginRankingLoss as MarginRankingLoss,

@@ -61,6 +61,8 @@ PoissonNLLLoss = with_target(nn.PoissonNLLLoss, lambda x: 3 * share(x))
 GaussianNLLLoss = with_inputs(nn.GaussianNLLLoss, lambda x: (x, real(x), share(x)))
 CrossEntropyLoss = with_target(nn.CrossEntropyLoss, classes)
 NLLLoss = with_target(nn.NLLLoss, classes)
+LinearCrossEntropyLoss = with_target(nn.LinearCrossEntropyLoss, classes)
+AdaptiveLogSoftmaxWithLoss = with_target(nn.AdaptiveLogSoftmaxWithLoss, lambda x: 3 * classes(x))
 KLDivLoss = with_target(nn.KLDivLoss, share)
 BCELoss = with_inputs(nn.BCELoss, lambda x: (F.sigmoid(x), share(x)))
 BCEWithLogitsLoss = with_target(nn.BCEWithLogitsLoss, share)
@@ -106,6 +108,26 @@ ROWS = [
         wrong_width=(2, 4),
     ),
     Row("NLLLoss", **same(lambda: NLLLoss(weight(), reduction="none")), shape=(2, 3), wrong_width=(2, 4)),
+    Row(
+        "LinearCrossEntropyLoss in parts",
+        lambda: LinearCrossEntropyLoss(4, bias=True, label_smoothing=0.1, chunk=2, reduction="none"),
+        lambda: LinearCrossEntropyLoss(4, in_features=3, bias=True, label_smoothing=0.1, chunk=2, reduction="none"),
+        shape=(5, 3),
+        wrong_rank=(5, 2, 3),
+        wrong_width=(5, 2),
+        parameters=("linear.weight", "linear.bias"),
+        leaf=False,
+    ),
+    Row(
+        "AdaptiveLogSoftmaxWithLoss",
+        lambda: AdaptiveLogSoftmaxWithLoss(9, [2, 5], div_value=2.0, head_bias=True),
+        lambda: AdaptiveLogSoftmaxWithLoss(9, [2, 5], div_value=2.0, head_bias=True, in_features=4),
+        shape=(5, 4),
+        wrong_rank=(5, 2, 4),
+        wrong_width=(5, 3),
+        parameters=("head.weight", "head.bias", *(f"tail.{i}.{j}.weight" for i in (0, 1) for j in (0, 1))),
+        leaf=False,
+    ),
     row(KLDivLoss),
     row(BCELoss, integer="accepted"),
     Row(
