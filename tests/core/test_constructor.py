@@ -109,6 +109,24 @@ def test_constructors_of_all_kinds() -> None:
         Data(b=1)  # type: ignore[call-arg]
 
 
+def test_a_decorated_constructor_takes_what_the_decorator_does() -> None:
+    def with_width(init: Any) -> Any:
+        @functools.wraps(init)
+        def wrapped(self: Any, *args: Any, **kwargs: Any) -> None:
+            init(self, 3, *args, **kwargs)
+
+        return wrapped
+
+    class Decorated(bw.Module):
+        @with_width
+        def __init__(self, width: int, depth: int = 1) -> None:
+            self.sizes = (width, depth)
+
+    assert Decorated(2).sizes == (3, 2) and Decorated().sizes == (3, 1)  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="unexpected keyword argument 'deep'"):
+        Decorated(deep=2)  # type: ignore[call-arg]
+
+
 def test_a_replaced_constructor_counts() -> None:
     class Changing(bw.Module):
         def __init__(self) -> None:
@@ -121,6 +139,5 @@ def test_a_replaced_constructor_counts() -> None:
     def init(self: Changing, a: int = 0) -> None:
         self.a = a
 
-    del init.__wrapped__  # type: ignore[attr-defined]
     Changing.__init__ = init  # type: ignore[method-assign, assignment]
     assert Changing(3).a == 3  # type: ignore[call-arg]

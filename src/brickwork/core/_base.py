@@ -60,6 +60,7 @@ class ModuleBase(Node):
     training: bool
     keeps_nothing = False  # of the arrays it reads; true of the library's own layers
     _constructor = Constructor(object.__init__)
+    _foundation: type  # the class that has the methods of every module
     _notes_arguments = True  # false of a class with constructor_arguments of its own
     _repeated: tuple[int, int] | None = None  # how many blocks `block` stands for; the axis of its variables for them
     _bw: _Record
@@ -93,6 +94,8 @@ class ModuleBase(Node):
                     f"class {cls.__name__} has a class attribute {name!r} that holds a {type(value).__name__}: every "
                     f"instance would share it. Create it in __init__ instead: `self.{name} = ...`"
                 )
+        if ModuleBase in cls.__bases__:
+            cls._foundation = cls
         if "keeps_nothing" not in vars(cls):
             cls.keeps_nothing = cls.__module__.startswith("brickwork.nn.")
         if "__init__" in vars(cls) and "constructor_arguments" not in vars(cls):  # one inherited is of another __init__
@@ -141,7 +144,7 @@ class ModuleBase(Node):
         if isinstance(value, (types.GeneratorType, map)):
             raise StructureError(f"{what} is a {type(value).__name__}, which can be read only once; make it a list")
         plain_function = callable(value) and not isinstance(value, (ModuleBase, Variable))
-        hides = is_structure(value) or (hasattr(ModuleBase, name) and not plain_function)
+        hides = is_structure(value) or (hasattr(self._foundation, name) and not plain_function)
         if callable(known) and hides:
             raise StructureError(f"{what} is a method; a {type(value).__name__} under that name would hide it")
 

@@ -26,8 +26,8 @@ class Constructor:
     def __init__(self, init: Any) -> None:
         self.init = init
         self.parameters: list[inspect.Parameter] = []
-        try:
-            found = list(inspect.signature(init).parameters.values())[1:] if init is not object.__init__ else []
+        try:  # of a wrapper its own, since it may add arguments or take some away
+            found = [] if init is object.__init__ else _parameters(init)
         except ValueError:  # compiled code that doesn't tell: Python itself will check
             found = [inspect.Parameter("args", inspect.Parameter.VAR_POSITIONAL)]
             found.append(inspect.Parameter("kwargs", inspect.Parameter.VAR_KEYWORD))
@@ -102,6 +102,10 @@ class Constructor:
             written.append(f"{fits[0].name}={_short(value)}")
         written += [f"{k}={_short(v)}" for k, v in kwargs.items()]
         return f"{limit}: write {cls.__name__}({', '.join(written)})"
+
+
+def _parameters(init: Any) -> list[inspect.Parameter]:
+    return list(inspect.signature(init, follow_wrapped=False).parameters.values())[1:]
 
 
 def _elsewhere(kwargs: Mapping[str, Any]) -> str | None:
