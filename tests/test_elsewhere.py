@@ -26,6 +26,7 @@ SAID = {
     (init, "xavier_uniform_"): "Here: init.xavier_uniform; arrays can't be changed in place.",
     (init, "glorot_uniform"): "Here: init.xavier_uniform.",
     (optim, "Adam"): "Here: optim.adam(net, learning_rate).",
+    (optim, "RMSprop"): "Here: optim.Optimizer(net, optax.rmsprop(...)).",
     (bw, "Linear"): "Here: nn.Linear.",
     (bw, "manual_seed"): "Here: bw.seed.",
     (bw, "Sequental"): "Did you mean brickwork.Sequential?",

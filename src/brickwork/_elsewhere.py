@@ -57,6 +57,7 @@ _INITIALISERS = {
     "trunc_normal": "init.truncated_normal; the standard deviation comes first",
 }
 _TOP = {
+    "DataLoader": "any loader will do whose batches are NumPy arrays",
     "Tensor": "jax.Array",
     "as_tensor": "jnp.asarray",
     "cat": "jnp.concatenate",
@@ -70,7 +71,10 @@ _TOP = {
     "set_seed": "bw.seed",
     "tensor": "jnp.asarray",
 }
+_OF_OPTAX = ("Adadelta", "Adafactor", "Adagrad", "Adamax", "Lion", "NAdam", "RAdam", "RMSprop", "Rprop")
 _OPTIMISERS = {
+    **{name: f"optim.Optimizer(net, optax.{name.lower()}(...))" for name in _OF_OPTAX},
+    "Muon": "optim.Optimizer(net, optax.contrib.muon(...))",
     "Adam": "optim.adam(net, learning_rate)",
     "AdamW": "optim.adamw(net, learning_rate)",
     "SGD": "optim.sgd(net, learning_rate)",

@@ -21,16 +21,16 @@ _ELSEWHERE = {
 class Constructor:
     """The parameters of an ``__init__``, in a form that calls are checked against quickly."""
 
-    __slots__ = ("init", "keywords", "needed", "parameters", "positional", "rest", "rest_by_name")
+    __slots__ = ("all", "init", "keywords", "needed", "parameters", "positional", "rest", "rest_by_name")
 
     def __init__(self, init: Any) -> None:
         self.init = init
-        self.parameters: list[inspect.Parameter] = []
         try:  # of a wrapper its own, since it may add arguments or take some away
             found = [] if init is object.__init__ else _parameters(init)
         except ValueError:  # compiled code that doesn't tell: Python itself will check
             found = [inspect.Parameter("args", inspect.Parameter.VAR_POSITIONAL)]
             found.append(inspect.Parameter("kwargs", inspect.Parameter.VAR_KEYWORD))
+        self.all = found
         self.rest = any(p.kind is p.VAR_POSITIONAL for p in found)
         self.rest_by_name = any(p.kind is p.VAR_KEYWORD for p in found)
         self.parameters = [p for p in found if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
@@ -78,13 +78,14 @@ class Constructor:
 
     def _signature(self) -> str:
         parts = []
-        star = self.rest
-        for p in self.parameters:
+        star = False
+        for p in self.all:
             if p.kind is p.KEYWORD_ONLY and not star:
                 parts.append("*")
-                star = True
-            parts.append(p.name if p.default is p.empty else f"{p.name}={_short(p.default)}")
-        shown = ", ".join([*parts, *["*args"] * self.rest, *["**kwargs"] * self.rest_by_name])
+            star = star or p.kind in (p.KEYWORD_ONLY, p.VAR_POSITIONAL)
+            name = {p.VAR_POSITIONAL: f"*{p.name}", p.VAR_KEYWORD: f"**{p.name}"}.get(p.kind, p.name)
+            parts.append(name if p.default is p.empty else f"{name}={_short(p.default)}")
+        shown = ", ".join(parts)
         return shown if len(shown) <= 200 else f"{shown[:200].rpartition(', ')[0]}, ..."
 
     def _by_keyword(self, cls: type, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:

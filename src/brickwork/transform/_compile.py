@@ -314,7 +314,7 @@ class Compiled:
         self._ready = {key: ready for key, ready in self._ready.items() if ready.program is not program}
         self._record.made = deque(pair for pair in self._record.made if pair[1] is not program)
         if self._record.last is program:
-            self._record.last, self._record.past = None, Remains.of(program)
+            self._record.last, self._record.past = None, Remains(program)
 
     def _structure(self, signature: Signature) -> Structure:
         """The structure of the modules among the arguments, with their shapes inferred, so that programs are found."""

@@ -2,34 +2,23 @@
 
 from __future__ import annotations
 
-import weakref
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any
 
-from ..core import ModuleBase
-from ._guards import Guards
 from ._program import Program
 
 
-@dataclass(frozen=True, eq=False)
 class Remains:
     """What is worth keeping of a program that is dropped, to say how later calls differ; holds no modules."""
 
-    footprint: Any
-    arguments: Any
-    config: Any
-    guards: Guards
-    roots: list[weakref.ref[ModuleBase]]
-    modules: list[weakref.ref[ModuleBase]]
-    encoding: Any
-    identities: Any
+    __slots__ = ("arguments", "config", "encoding", "footprint", "guards", "identities", "modules", "roots")
 
-    @classmethod
-    def of(cls, program: Program) -> Remains:
-        """What remains of a program."""
-        return cls(**{f.name: getattr(program, f.name) for f in fields(cls)})
+    def __init__(self, program: Program) -> None:
+        self.footprint, self.arguments, self.config = program.footprint, program.arguments, program.config
+        self.guards, self.roots, self.modules = program.guards, program.roots, program.modules
+        self.encoding, self.identities = program.encoding, program.identities
 
 
 @dataclass(eq=False)
