@@ -46,6 +46,17 @@ class Loss(nn.Module):
         return losses.cross_entropy(x, _TARGETS)
 
 
+class LinearLoss(nn.Module):
+    """Cross-entropy of many classes, with its dense layer."""
+
+    def __init__(self) -> None:
+        self.loss = nn.LinearCrossEntropyLoss(32_000)
+
+    def forward(self, x: Any) -> Any:
+        """Compute it."""
+        return self.loss(x, _TARGETS)
+
+
 LAYERS: dict[str, Callable[[], Any]] = {
     "linear": lambda: nn.Linear(1024),
     "conv3x3": lambda: nn.Conv2d(64, 3, padding=1),
@@ -67,6 +78,7 @@ LAYERS: dict[str, Callable[[], Any]] = {
     "dropout": lambda: nn.Dropout(0.1),
     "gelu": nn.GELU,
     "cross-entropy": Loss,
+    "linear-cross-entropy": LinearLoss,
 }
 
 

@@ -26,6 +26,7 @@ LAYERS: dict[str, tuple[str, tuple[int, ...]]] = {
     "dropout": ("Dropout 0.1, a million elements", (1024, 1024)),
     "gelu": ("GELU, a million elements", (1024, 1024)),
     "cross-entropy": ("cross-entropy of 1000 classes, 1024 rows", (1024, 1000)),
+    "linear-cross-entropy": ("Linear 256 to 32000 and cross-entropy, 1024 rows", (1024, 256)),
 }
 MODES = ("forward", "backward")
 
@@ -40,5 +41,5 @@ def data(layer: str) -> np.ndarray:
 
 
 def classes() -> np.ndarray:
-    """The targets of the cross-entropy."""
+    """The targets of the cross-entropies."""
     return np.random.default_rng(1).integers(0, 1000, 1024).astype(np.int32)

@@ -35,6 +35,16 @@ class Plain(nnx.Module):
         return self.fn(x)
 
 
+class LinearLoss(nnx.Module):
+    """Cross-entropy of many classes, behind its dense layer."""
+
+    def __init__(self, rngs: Any) -> None:
+        self.linear = nnx.Linear(256, 32_000, use_bias=False, rngs=rngs)
+
+    def __call__(self, x: Any) -> Any:
+        return optax.softmax_cross_entropy_with_integer_labels(self.linear(x), _TARGETS).mean()
+
+
 LAYERS: dict[str, Callable[[Any], Any]] = {
     "linear": lambda r: nnx.Linear(256, 1024, rngs=r),
     "conv3x3": lambda r: nnx.Conv(64, 64, (3, 3), padding=1, rngs=r),
@@ -56,6 +66,7 @@ LAYERS: dict[str, Callable[[Any], Any]] = {
     "dropout": lambda r: nnx.Dropout(0.1, rngs=r),
     "gelu": lambda r: Plain(lambda x: nnx.gelu(x, approximate=False)),
     "cross-entropy": lambda r: Plain(lambda x: optax.softmax_cross_entropy_with_integer_labels(x, _TARGETS).mean()),
+    "linear-cross-entropy": LinearLoss,
 }
 
 
