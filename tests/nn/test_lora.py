@@ -395,3 +395,88 @@ def test_computed_weights_are_refused():
     nn.weight_norm(net[1].base)
     with pytest.raises(StructureError, match=advice):
         net(np.ones((1, 3), np.float32))
+
+
+# --- attention ------------------------------------------------------------------------------------
+
+TOKENS = jnp.asarray(np.random.default_rng(1).normal(size=(2, 5, 8)), jnp.float32)
+
+
+def encoder():
+    layer = nn.TransformerEncoderLayer(2, dim_feedforward=16, batch_first=True)
+    return nn.TransformerEncoder(layer, 2)
+
+
+def attending(pattern=r".*self_attn"):
+    net = encoder().eval()
+    net(TOKENS)
+    return nn.lora(net, pattern, rank=2)
+
+
+def test_the_projections_of_attention():
+    plain = encoder().eval()
+    before, names = plain(TOKENS), list(plain.state_dict())
+    net = nn.lora(plain, r".*self_attn", rank=2)
+    np.testing.assert_array_equal(net(TOKENS), before)
+    assert trainable(net) == [f"layers.{i}.self_attn.lora_{x}" for i in (0, 1) for x in "AB"]
+    assert net.layers[0].self_attn.lora_A.shape == (2, 8) and net.layers[0].self_attn.lora_B.shape == (24, 2)
+    after = trained(net)(TOKENS)
+    assert (after != before).any()
+    np.testing.assert_allclose(bw.compile(net)(TOKENS), after, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(nn.merge_lora(net)(TOKENS), after, rtol=1e-4, atol=1e-5)
+    assert list(net.state_dict()) == names and type(net.layers[0].self_attn) is nn.MultiheadAttention
+
+
+def test_attention_with_its_adapter_written_out():
+    attention = nn.MultiheadAttention(2, batch_first=True)
+    net = nn.Sequential(attention)
+    net[0](TOKENS, TOKENS, TOKENS)
+    adapted = trained(nn.lora(net, "0", rank=2))[0]
+    change = adapted.lora_B.value @ adapted.lora_A.value
+    found, weights = adapted(TOKENS, TOKENS + 1, TOKENS - 1, average_attn_weights=False)
+    attention.in_proj_weight.value += change
+    expected, expected_weights = attention(TOKENS, TOKENS + 1, TOKENS - 1, average_attn_weights=False)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(weights, expected_weights, rtol=1e-4, atol=1e-5)
+
+
+def test_attention_is_trained():
+    net = attending(r".*(self_attn|out_proj)")
+    assert len(trainable(net)) == 8
+    opt = optim.adam(net, 0.02)
+
+    @bw.compile
+    def step(x):
+        loss, grads = bw.value_and_grad(lambda x: ((net(x) - 1) ** 2).mean(), net)(x)
+        opt.step(grads)
+        return loss
+
+    losses = [float(step(TOKENS)) for _ in range(20)]
+    assert losses[-1] < losses[0]
+    assert all((np.asarray(p) != 0).any() for p in net.parameters(r".*lora_B"))
+
+
+def test_attention_in_a_repeat_and_in_files(tmp_path):
+    make = lambda: nn.Repeat(lambda: nn.TransformerEncoderLayer(2, dim_feedforward=16, batch_first=True), 2)
+    net = make().eval()
+    before = net(TOKENS)
+    nn.lora(net, r".*self_attn", rank=2)
+    np.testing.assert_allclose(net(TOKENS), before, rtol=1e-5, atol=1e-6)
+    trained(net).save(tmp_path / "adapted")
+    again = nn.lora(make(), r".*self_attn", rank=2).eval()
+    assert not again.load(tmp_path / "adapted")
+    np.testing.assert_allclose(again(TOKENS), net(TOKENS), rtol=1e-6)
+
+
+def test_attention_without_adapters():
+    separate = nn.Sequential(nn.MultiheadAttention(2, kdim=4))
+    assert nn.lora(separate, r".*", rank=2) is separate  # its output projection has one
+    assert trainable(separate) == ["0.out_proj.lora_A", "0.out_proj.lora_B"]
+    message = (
+        r"LoRA: dropout=0\.1 is not for MultiheadAttention, whose weight is changed before it is used\. Leave it "
+        r"out, or adapt attention layers apart from the others, with a pattern of their own\."
+    )
+    net = encoder()
+    with pytest.raises(ValueError, match=message):
+        nn.lora(net, r".*self_attn", rank=2, dropout=0.1)
+    assert type(net.layers[0].self_attn) is nn.MultiheadAttention and all(p.trainable for p in net.parameters())

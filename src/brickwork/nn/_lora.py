@@ -16,13 +16,15 @@ from ..functional._low_rank import add_projected, add_scaled, low_rank
 from ..init import kaiming_uniform
 from ..module import Module
 from . import _args as args
+from ._attention import MultiheadAttention
 from ._quantize import Quantized
-from ._wrapping import LAYERS, choose, kind_of, module_of, replace, require_stored, standing_in
+from ._wrapping import LAYERS, choose, kind_of, module_of, replace, require_stored, standing_in, with_attributes
 
 if TYPE_CHECKING:
     from jaxtyping import Array
 
 Net = TypeVar("Net")
+_ADAPTED: dict[type[Any], str] = {**LAYERS, MultiheadAttention: "attention"}
 
 
 class LoRA(Module):
@@ -31,17 +33,19 @@ class LoRA(Module):
     .. math:: y = f_W(x) + \frac{\alpha}{r} \, f_{B A}(x)
 
     where :math:`f_W` is the layer with the weight :math:`W`, and :math:`B A` has the shape of :math:`W`. At first
-    :math:`B` is zero, so that nothing changes. Usually made by :func:`lora`.
+    :math:`B` is zero, so that nothing changes. Usually made by :func:`lora`. The weight of ``MultiheadAttention`` is
+    the one that makes queries, keys and values, ``in_proj_weight``, to which :math:`B A` is added.
 
     The layer's parameters keep their names, as if it weren't wrapped, and are frozen. Its attributes can be read
     through this module.
 
     Args:
-        base: a ``Linear``, ``Embedding`` or convolution, or such a layer with a quantised weight.
+        base: a ``Linear``, ``Embedding`` or convolution, such a layer with a quantised weight, or a
+            ``MultiheadAttention`` without ``kdim`` and ``vdim``.
         rank: the rank :math:`r` of the change.
         alpha: the change is multiplied by ``alpha / rank``; ``rank`` by default.
         dropout: the probability with which elements of the input of :math:`A` are set to zero in training mode; not
-            for ``Embedding``, whose input are indices.
+            for ``Embedding``, whose input are indices, nor for ``MultiheadAttention``.
         init: the initialiser of ``lora_A``.
 
     Shape:
@@ -54,6 +58,7 @@ class LoRA(Module):
 
     Raises:
         TypeError: a layer of another kind.
+        ValueError: ``dropout`` for ``MultiheadAttention``.
 
     Example:
         >>> import jax.numpy as jnp
@@ -74,16 +79,21 @@ class LoRA(Module):
         self, base: Module, rank: int, *, alpha: float | None = None, dropout: float = 0.0, init: Any = None
     ) -> None:
         if not suits(base) or isinstance(base, LoRA):
-            names = ", ".join(cls.__name__ for cls in LAYERS)
+            names = ", ".join(cls.__name__ for cls in _ADAPTED)
             raise TypeError(f"LoRA: base must be one of {names}, got a {type(base).__name__}")
-        require_stored(base, "LoRA")
-        self.base: Any = base
+        require_stored(base, "LoRA", _name_of_weight(base))
         self.rank = args.size(rank, "LoRA", "rank")
         self.alpha = self.rank if alpha is None else finite("LoRA", "alpha", alpha)
         self.dropout = check_rate(dropout, "LoRA", "dropout")
+        if self.dropout and isinstance(base, MultiheadAttention):
+            raise ValueError(
+                f"LoRA: dropout={dropout} is not for MultiheadAttention, whose weight is changed before it is used. "
+                "Leave it out, or adapt attention layers apart from the others, with a pattern of their own."
+            )
+        self.base: Any = base
         self.training = base.training
         init = kaiming_uniform(a=math.sqrt(5)) if init is None else as_initializer(init)
-        weight = self.base.weight
+        weight = self._weight
         stack, (rows, *rest) = weight.shape[: weight.stacked], weight.shape[weight.stacked :]
         self.lora_A = self._stacked((*stack, self.rank, *rest), init)
         self.lora_B = self._stacked((*stack, rows, self.rank), 0)
@@ -96,17 +106,22 @@ class LoRA(Module):
 
     def _stacked(self, shape: Any, init: Any) -> Parameter:
         """A parameter that has as many values as the weight."""
-        floats = self.base.scale if isinstance(self.base, Quantized) else self.base.weight
+        floats = self.base.scale if isinstance(self.base, Quantized) else self._weight
         new = Parameter(shape=shape, dtype=floats.dtype, init=init)
-        if self.base.weight.stacked:
-            new._stacked = self.base.weight.stacked
+        if self._weight.stacked:
+            new._stacked = self._weight.stacked
             new._number = new._fresh_number()
         return new
 
     @property
+    def _weight(self) -> Any:
+        """The parameter that is changed."""
+        return weight_of(self.base)
+
+    @property
     def uses_random(self) -> bool:
         """Whether a call draws random numbers in training mode."""
-        return self.dropout > 0
+        return self.dropout > 0 or getattr(self.base, "uses_random", False)
 
     @property
     def scaling(self) -> float:
@@ -117,16 +132,19 @@ class LoRA(Module):
         """Let the layer complete its shapes, and take the adapter's from them."""
         if not self.base._bw.built:
             self.base._build(args, kwargs)
-        rows, *rest = self.base.weight.shape
+        rows, *rest = self._weight.shape
         self.lora_A.shape = (self.rank, *rest)
         self.lora_B.shape = (rows, self.rank)
 
-    def forward(self, x: Any, *args: Any, **kwargs: Any) -> Array:
+    def forward(self, x: Any, *args: Any, **kwargs: Any) -> Any:
         """Apply the layer and the adapter, and add."""
-        require_stored(self.base, "LoRA")
-        y = self.base(x, *args, **kwargs)
+        require_stored(self.base, "LoRA", _name_of_weight(self.base))
         form = self.base._form if isinstance(self.base, Quantized) else self.base
-        kind = kind_of(form)
+        kind = kind_of(form, _ADAPTED)
+        if kind == "attention":
+            changed = add_scaled(self._weight.value, self.change(), scale=1.0)
+            return with_attributes(form, in_proj_weight=changed).forward(x, *args, **kwargs)
+        y = self.base(x, *args, **kwargs)
         if kind == "embedding":
             low = standing_in(form, self.lora_B).forward(x)
             return add_projected(y, low, self.lora_A.value.T, axis=-1, scale=self.scaling)
@@ -142,9 +160,7 @@ class LoRA(Module):
 
     def change(self) -> Array:
         """What the adapter adds to the weight."""
-        return low_rank(
-            self.lora_A.value, self.lora_B.value, shape=tuple(self.base.weight.known_shape), scale=self.scaling
-        )
+        return low_rank(self.lora_A.value, self.lora_B.value, shape=tuple(self._weight.known_shape), scale=self.scaling)
 
     def edges(self) -> Any:
         """The attributes; the layer itself adds nothing to names."""
@@ -172,7 +188,18 @@ class LoRA(Module):
 
 def suits(layer: Any) -> bool:
     """Whether a layer can have an adapter, or has one."""
-    return isinstance(layer, (LoRA, Quantized)) or kind_of(layer) is not None
+    if isinstance(layer, MultiheadAttention) and layer.in_proj_weight is None:
+        return False  # its three weights may have several widths
+    return isinstance(layer, (LoRA, Quantized)) or kind_of(layer, _ADAPTED) is not None
+
+
+def _name_of_weight(layer: Any) -> str:
+    return "in_proj_weight" if isinstance(layer, MultiheadAttention) else "weight"
+
+
+def weight_of(layer: Any) -> Any:
+    """The parameter of a layer that an adapter changes."""
+    return getattr(layer, _name_of_weight(layer))
 
 
 def lora(
@@ -183,7 +210,8 @@ def lora(
     Each layer that matches is replaced by a :class:`LoRA` around it, wherever it is held; a layer or weight that is
     used twice has one adapter. The output stays the same until the adapters are trained. Every other parameter of the
     network is frozen; ``net.unfreeze(pattern)`` trains some of them as well. Supported are ``Linear``, ``Embedding``,
-    convolutions, and those of them that :func:`quantize` has replaced.
+    convolutions, those of them that :func:`quantize` has replaced, and the projections of queries, keys and values
+    inside ``MultiheadAttention``.
 
     Parameters keep their names, and the adapters' are ``lora_A`` and ``lora_B`` beside them. So a file of the network
     without adapters can be loaded before, or after with ``strict=False``.
@@ -221,18 +249,18 @@ def lora(
     module = module_of(net, "lora")
     around = [m for m in module.modules() if isinstance(m, LoRA)]
     inside = {id(m.base) for m in around}
-    found = choose(module, pattern, "lora", lambda layer: suits(layer) and id(layer) not in inside)
+    found = choose(module, pattern, "lora", lambda layer: suits(layer) and id(layer) not in inside, _ADAPTED)
     for path, layer in found:
         if isinstance(layer, LoRA):
             raise ValueError(f"lora: {path!r} has an adapter already; fold it in with nn.merge_lora(net) first")
-        require_stored(layer, f"lora: {path!r}")
+        require_stored(layer, f"lora: {path!r}", _name_of_weight(layer))
     _require_whole_ties(module, found)
     trainable = [p for p in module.parameters() if p.trainable]
     new: dict[int, LoRA] = {}
     first: dict[int, LoRA] = {}  # by weight
     for _, layer in found:
         made = new[id(layer)] = LoRA(layer, rank, alpha=alpha, dropout=dropout, init=init)
-        other = first.setdefault(id(layer.weight), made)
+        other = first.setdefault(id(weight_of(layer)), made)
         made.lora_A, made.lora_B = other.lora_A, other.lora_B
     replace(module, new)
     adapters = {id(p) for m in around for p in (m.lora_A, m.lora_B)}
@@ -245,7 +273,7 @@ def lora(
 def _require_whole_ties(net: Any, found: list[tuple[str, Any]]) -> None:
     """Refuse to adapt a weight in one place and not in another."""
     layers = {id(layer) for _, layer in found}
-    weights = {id(layer.weight): path for path, layer in found}
+    weights = {id(weight_of(layer)): path for path, layer in found}
     for outer, module in net.named_modules():
         inside = walk(module, into_modules=False) if id(module) not in layers else ()
         for name, item in inside:
@@ -290,7 +318,7 @@ def merge_lora(net: Net) -> Net:
             raise StructureError(
                 f"merge_lora: the weight of {path!r} is quantised, so it can't take the adapter in; keep the adapter"
             )
-        weight = wrapper.base.weight
+        weight = wrapper._weight
         if id(weight) not in merged and weight.is_drawable:  # else there is nothing to fold yet
             merged[id(weight)] = weight, add_scaled(weight.value, wrapper.change(), scale=1.0)
     for weight, value in merged.values():

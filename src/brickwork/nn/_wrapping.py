@@ -30,9 +30,9 @@ OPAQUE: tuple[type[Any], ...] = ()
 """Layers that compute with the weights of the layers inside them and don't call those, which are left alone."""
 
 
-def kind_of(layer: Any) -> str | None:
+def kind_of(layer: Any, layers: dict[type[Any], str] = LAYERS) -> str | None:
     """Which kind of layer this is; ``None`` for one that can't be wrapped."""
-    for cls, kind in LAYERS.items():
+    for cls, kind in layers.items():
         if isinstance(layer, cls) and type(layer).forward is cls.forward:
             return kind
     return None
@@ -40,21 +40,27 @@ def kind_of(layer: Any) -> str | None:
 
 def standing_in(form: Any, weight: Any, bias: Any = None) -> Any:
     """A layer with the options of another, and other arrays. Only its ``forward`` may be called."""
+    return with_attributes(form, weight=weight, bias=bias)
+
+
+def with_attributes(form: Any, **attributes: Any) -> Any:
+    """A layer like another, but for some attributes. Only its ``forward`` may be called."""
     layer = object.__new__(type(form))
-    layer.__dict__.update(form.__dict__, weight=weight, bias=bias)
+    layer.__dict__.update(form.__dict__, **attributes)
     return layer
 
 
-def require_stored(layer: Any, what: str) -> None:
+def require_stored(layer: Any, what: str, name: str = "weight") -> None:
     """Refuse a layer whose weight is computed from others, as ``nn.spectral_norm`` makes it.
 
     Raises:
         StructureError: it is; ``what`` says who asks.
     """
-    if layer.weight is not None and not isinstance(layer.weight, Variable):
+    weight = getattr(layer, name)
+    if weight is not None and not isinstance(weight, Variable):
         raise StructureError(
-            f"{what}: the weight of {type(layer).__name__} is computed by a parametrisation; take that away first, "
-            "nn.remove_parametrizations(layer, 'weight')"
+            f"{what}: the {name} of {type(layer).__name__} is computed by a parametrisation; take that away first, "
+            f"nn.remove_parametrizations(layer, {name!r})"
         )
 
 
@@ -76,7 +82,9 @@ def module_of(net: Any, what: str) -> Any:
     return net
 
 
-def choose(net: Any, pattern: str | None, what: str, suits: Any) -> list[tuple[str, Any]]:
+def choose(
+    net: Any, pattern: str | None, what: str, suits: Any, layers: dict[type[Any], str] = LAYERS
+) -> list[tuple[str, Any]]:
     """The layers inside a network that suit and whose path matches, with their paths; at least one.
 
     Raises:
@@ -92,7 +100,7 @@ def choose(net: Any, pattern: str | None, what: str, suits: Any) -> list[tuple[s
         return found
     if candidates and pattern is not None:
         raise no_match(what, pattern, [path for path, _ in candidates])
-    names = ", ".join(cls.__name__ for cls in LAYERS)
+    names = ", ".join(cls.__name__ for cls in layers)
     raise ValueError(f"{what}: {type(net).__name__} holds no layer that can be wrapped; those are {names}")
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
-from tests.contract.row import Row, same
+from tests.contract.row import Row, same, with_inputs
 
 from brickwork import init, nn
+
+LoRA = with_inputs(nn.LoRA, lambda x: (x, x, x))
 
 
 def _residual(**sizes):
@@ -117,6 +119,15 @@ ROWS = [
         shape=(2, 3),
         integer="needed",
         parameters=("weight", "lora_A", "lora_B"),
+        leaf=False,
+    ),
+    Row(
+        "LoRA around MultiheadAttention",
+        lambda: _trained(LoRA(nn.MultiheadAttention(2), 2)),
+        lambda: _trained(LoRA(nn.MultiheadAttention(2, embed_dim=4), 2)),
+        (3, 2, 4),
+        integer="",
+        parameters=("in_proj_weight", "in_proj_bias", "out_proj.weight", "out_proj.bias", "lora_A", "lora_B"),
         leaf=False,
     ),
     Row(
