@@ -117,6 +117,22 @@ def test_a_decorated_constructor_takes_what_the_decorator_does() -> None:
 
         return wrapped
 
+    def passed_on(init: Any) -> Any:
+        @functools.wraps(init)
+        def wrapped(*args: Any, **kwargs: Any) -> None:
+            init(*args, **kwargs)
+
+        return wrapped
+
+    class Passed(bw.Module):
+        @passed_on
+        def __init__(self, width: int, depth: int = 1) -> None:
+            self.sizes = (width, depth)
+
+    assert Passed(3, 2).sizes == Passed(3, depth=2).sizes == (3, 2)
+    with pytest.raises(TypeError, match="unexpected keyword argument 'deep'"):
+        Passed(3, deep=2)  # type: ignore[call-arg]
+
     class Decorated(bw.Module):
         @with_width
         def __init__(self, width: int, depth: int = 1) -> None:

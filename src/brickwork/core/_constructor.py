@@ -106,7 +106,8 @@ class Constructor:
 
 
 def _parameters(init: Any) -> list[inspect.Parameter]:
-    return list(inspect.signature(init, follow_wrapped=False).parameters.values())[1:]
+    found = list(inspect.signature(init, follow_wrapped=False).parameters.values())
+    return found if found and found[0].kind is inspect.Parameter.VAR_POSITIONAL else found[1:]  # without self
 
 
 def _elsewhere(kwargs: Mapping[str, Any]) -> str | None:
