@@ -255,12 +255,13 @@ def test_lora():
     refuse(
         lambda: nn.lora(nn.Sequential(nn.ReLU()), r".*", 1),
         ValueError,
-        "lora: Sequential holds no layer that can be wrapped; those are Conv1d, Conv2d, Conv3d, Embedding, Linear",
+        "lora: Sequential holds no layer that can be wrapped; those are Conv1d, Conv2d, Conv3d, Embedding, Linear, "
+        "MultiheadAttention",
     )
     refuse(
         lambda: nn.LoRA(nn.ReLU(), 1),
         TypeError,
-        "LoRA: base must be one of Conv1d, Conv2d, Conv3d, Embedding, Linear, got a ReLU",
+        "LoRA: base must be one of Conv1d, Conv2d, Conv3d, Embedding, Linear, MultiheadAttention, got a ReLU",
     )
     refuse(
         lambda: nn.lora(nn.lora(net, r"0", 2), r".*", 2),

@@ -1,17 +1,21 @@
 """The one place that touches what JAX does not document as stable.
 
-Everything here works on jax 0.10 to 0.12 and is covered by ``tests/core/test_jax.py``, so a
-release of JAX that changes one of these names fails there first.
+Everything here works on jax 0.10 to 0.12 and is covered by ``tests/core/test_jax.py`` (the compilation cache by
+``tests/transform``), so a release of JAX that changes one of these names fails there first. It is long because it is to
+stay the only one.
 """
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import operator
 import os
+import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax.core
 
@@ -232,8 +236,103 @@ def use_compilation_cache(directory: str) -> None:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
     compilation_cache.reset_cache()
-    compilation_cache._cache = WholeFiles(directory, max_size=setting("jax_compilation_cache_max_size"))
-    compilation_cache._cache_initialized = True
+    cache = WholeFiles(directory, max_size=setting("jax_compilation_cache_max_size"))
+    compilation_cache._cache, compilation_cache._cache_initialized = cache, True
+    if not cache.eviction_enabled:  # it knows of no other files
+        FetchedAhead.directory = directory
+        if FetchedAhead.fetch is None:
+            FetchedAhead.fetch = compilation_cache.get_executable_and_time
+            compilation_cache.get_executable_and_time = _fetch
+
+
+class FetchedAhead:
+    """A program from the compilation cache, on the guess that a function needs the same one as in the last process.
+
+    To make machine code of a cache's entry takes XLA about as long as JAX takes to trace and lower the function, which
+    is how the entry's name is found. So names are noted in the cache's directory, under what is known of a function
+    before, and the program is fetched in a thread of its own meanwhile. Its name is compared when it is known.
+    """
+
+    directory: ClassVar[str | None] = None  # of the cache; None: nothing is noted or fetched
+    fetch: ClassVar[Any] = None  # JAX's own function
+    _LONG = {True: 0.05, False: 1.0}  # seconds, of fetching and of compiling: others aren't noted
+
+    def __init__(self, *known: Any) -> None:
+        self._file = os.path.join(self.directory or "", hashlib.sha256(repr(known).encode()).hexdigest() + "-ahead")
+        self._guess: tuple[str, bytes] | None = None  # the name, and the options of the compilation
+        self._found: Any = None
+        self._thread: threading.Thread | None = None
+        self._needed: tuple[str, bytes] | None = None
+        self._fetched = self._over = False
+        if self.directory is not None:
+            self._begin()
+
+    def _begin(self) -> None:
+        try:
+            with open(self._file, "rb") as file:
+                name, _, options = file.read().partition(b"\n")
+        except OSError:
+            return  # nothing has been noted
+        self._guess = name.decode("ascii", "replace"), options
+        self._thread = threading.Thread(target=self._run, name="brickwork: a program from the cache")
+        self._thread.start()
+
+    def _run(self) -> None:
+        from jax._src import xla_bridge
+        from jax._src.lib import xla_client
+
+        name, options = self._guess or ("", b"")
+        with suppress(Exception):  # whatever is wrong will be said when the program is needed
+            backend = xla_bridge.get_backend()
+            devices = xla_client.DeviceList((backend.local_devices()[0],))
+            given = xla_client.CompileOptions.ParseFromString(options)
+            self._found = FetchedAhead.fetch(name, given, backend, devices)
+        if self._over:  # nobody will ask any more
+            self._found = None
+
+    @contextmanager
+    def __call__(self) -> Iterator[None]:
+        """While the program is compiled: use what was fetched, and note what should be the next time."""
+        started = time.perf_counter()
+        _compiling.ahead = self if self.directory is not None else None
+        try:
+            yield
+        finally:
+            _compiling.ahead = None
+            self._over, self._found = True, None
+        long = time.perf_counter() - started > self._LONG[self._fetched]
+        if self._needed is not None and self._needed != self._guess and long:
+            self._note(*self._needed)
+
+    def _note(self, name: str, options: bytes) -> None:
+        written = f"{self._file}.{os.urandom(8).hex()}"
+        with suppress(OSError):  # a directory that can't be written to
+            with open(written, "xb") as file:
+                file.write(name.encode() + b"\n" + options)
+            os.replace(written, self._file)
+
+    def take(self, name: str, options: Any, backend: Any, devices: Any, *more: Any) -> Any:
+        """What the cache has under a name: from the thread, if that has it."""
+        here = backend.local_devices()[0]
+        alone = list(devices) == [here] and not any(more)
+        if alone and self._guess is not None and self._guess[0] == name and self._thread is not None:
+            self._thread.join()
+            found, self._found = self._found, None
+            if found is not None and found[0] is not None:
+                self._needed = self._guess
+                return found
+        found = FetchedAhead.fetch(name, options, backend, devices, *more)
+        if alone:
+            self._needed, self._fetched = (name, options.SerializeAsString()), found[0] is not None
+        return found
+
+
+_compiling = threading.local()
+
+
+def _fetch(*request: Any) -> Any:
+    ahead = getattr(_compiling, "ahead", None)
+    return FetchedAhead.fetch(*request) if ahead is None else ahead.take(*request)
 
 
 def has_devices() -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import weakref
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import jax
@@ -13,7 +14,15 @@ import jax.numpy as jnp
 from ..core import Frame, ModuleBase, Structure, Variable
 from ..core._containers import made_in_trace
 from ..core._frame import UPDATE_LOCK, all_or_nothing
-from ..core._jax import calls_python, evaluate_jaxpr, late_input, trace_config, used_inputs, with_late_inputs
+from ..core._jax import (
+    FetchedAhead,
+    calls_python,
+    evaluate_jaxpr,
+    late_input,
+    trace_config,
+    used_inputs,
+    with_late_inputs,
+)
 from ..core._parameter import Slot
 from ..errors import TraceLeakError
 from ._guards import Guards
@@ -270,6 +279,7 @@ class Program:
         self.arguments = boxes.encoding  # what modules were passed, apart from their values
         self.config = trace_config()
         self.cause: Any = None  # why it was made
+        self.ahead: FetchedAhead | None = None
         self.guards = guards
         self.name = getattr(fn, "__name__", type(fn).__name__)
         traced = _Traced(fn, signature, _initial_inputs(guards, boxes), given)
@@ -427,7 +437,8 @@ class Program:
         started = time.perf_counter()
         lowered = self.jitted.lower(read_only, overwritten, arrays)
         middle = time.perf_counter()
-        self.executable = lowered.compile()
+        with self.ahead() if self.ahead is not None else nullcontext():
+            self.executable = lowered.compile()
         self.trace_seconds += middle - started
         self.compile_seconds = time.perf_counter() - middle
         self.frozen = True
