@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
-from ..core._jax import setting, use_compilation_cache
+from ..core._jax import FetchedAhead, setting, use_compilation_cache
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,18 @@ def enable_cache() -> None:
                 raise
             return  # a home that can't be written to: compile every time, as JAX does by default
         use_compilation_cache(str(directory))
+
+
+def fetch_ahead(fn: Any, arrays: list[Any], number: int) -> FetchedAhead:
+    """Begin to fetch the program that the ``number``-th compilation of a function made in the last process.
+
+    It is guessed by what can be told before the function is traced, and is the same in every process.
+    """
+    named = fn if hasattr(fn, "__qualname__") else type(fn)
+    code = getattr(named, "__code__", None)
+    text = code and (code.co_filename, code.co_code)
+    shapes = [(np.shape(x), str(getattr(x, "dtype", ""))) for x in arrays]
+    return FetchedAhead(named.__module__, named.__qualname__, text, number, shapes)
 
 
 def _count(event: str, **kwargs: Any) -> None:

@@ -15,7 +15,6 @@ from typing import Any, overload
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from ..core import ModuleBase, Structure, Variable, dry_run
 from ..core._control import UNDECIDED, explain_concretization
@@ -23,11 +22,11 @@ from ..core._deferred import is_box
 from ..core._epoch import EPOCH
 from ..core._frame import local
 from ..core._functions import is_global
-from ..core._jax import FetchedAhead, is_device_error, trace_config
+from ..core._jax import is_device_error, trace_config
 from ..core._manners import unbox
 from ..errors import ControlFlowError
 from ._bound import BoundMethod, WeakMethod
-from ._cache import enable_cache
+from ._cache import enable_cache, fetch_ahead
 from ._cause import Cause, cause
 from ._explain import Explanation, explain
 from ._guards import Guards
@@ -347,7 +346,7 @@ class Compiled:
         forbid(self._record, why)
         watch()
         enable_cache()  # before tracing, in which initial values are computed
-        ahead = FetchedAhead(*self._outwardly(signature))
+        ahead = fetch_ahead(self._fn, signature.arrays, self._record.compilations)
         given = None if not self._speculate or not listen() else () if wrong is None else wrong.decisions
         program = Program(self._fn, signature, self._guards(signature), boxes, self._donate, given)
         program.cause, program.ahead = why, ahead
@@ -362,13 +361,6 @@ class Compiled:
                 stacklevel=_levels_to_user(),
             )
         return program
-
-    def _outwardly(self, signature: Signature) -> tuple[Any, ...]:
-        """What can be told of a program before the function is traced, the same in every process."""
-        fn = self._fn if hasattr(self._fn, "__qualname__") else type(self._fn)
-        code = getattr(fn, "__code__", None)
-        arrays = [(np.shape(x), str(getattr(x, "dtype", ""))) for x in signature.arrays]
-        return fn.__module__, fn.__qualname__, code and code.co_code, self._record.compilations, arrays
 
     def _disposer(self, key: Any, full_key: Any, program: Program) -> Callable[[Any], None]:
         """What to do when a module dies that a program relies on: forget the program, and what it holds."""
