@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 import brickwork as bw
 from _layer_data import classes, data
+from _workers import ONEDNN
 from brickwork import losses, nn
 
 _TARGETS = classes()
@@ -88,8 +89,8 @@ def make(work: str) -> Callable[[], Any]:
     layer = LAYERS[name]()
     x = jnp.asarray(data(name))
     if mode == "forward":
-        call = bw.compile(layer)
+        call = bw.compile(layer, onednn=ONEDNN)
         return lambda: call(x).block_until_ready()
     wrt = [*([layer] if layer(x) is not None and layer.parameters() else []), *([0] if x.dtype == jnp.float32 else [])]
-    backward = bw.compile(bw.value_and_grad(lambda x: layer(x).sum(), wrt))
+    backward = bw.compile(bw.value_and_grad(lambda x: layer(x).sum(), wrt), onednn=ONEDNN)
     return lambda: jax.block_until_ready(backward(x))

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 import brickwork as bw
 from _work_data import CLASSES, GPT, LSTM, RATE, batch
+from _workers import ONEDNN
 from brickwork import losses, nn, optim
 
 
@@ -122,7 +123,7 @@ def make(work: str) -> Callable[[], Any]:
     opt = optim.sgd(net, RATE)
     x, y = map(jnp.asarray, batch(work))
 
-    @bw.compile
+    @bw.compile(onednn=ONEDNN)
     def step(x: Any, y: Any) -> Any:
         loss, grads = bw.value_and_grad(lambda x, y: losses.cross_entropy(net(x), y), net)(x, y)
         opt.step(grads)

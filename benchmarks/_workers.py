@@ -22,6 +22,7 @@ from typing import Any
 
 _HERE = Path(__file__).parent
 LIBRARIES = ("brickwork", "torch", "flax", "equinox")
+ONEDNN = "BENCHMARK_ONEDNN" in os.environ  # of the worker that this process is
 
 
 class Worker:
@@ -33,16 +34,26 @@ class Worker:
         python: the interpreter; this one by default.
         single: whether it is tied to one processor, with one thread.
         keep: whether it keeps temporary memory between steps (``brickwork.keep_memory``).
+        onednn: whether brickwork compiles with ``onednn=True``.
     """
 
     def __init__(
-        self, library: str, module: str, python: str | None = None, *, single: bool = False, keep: bool = False
+        self,
+        library: str,
+        module: str,
+        python: str | None = None,
+        *,
+        single: bool = False,
+        keep: bool = False,
+        onednn: bool = False,
     ) -> None:
         environment = os.environ | {"BRICKWORK_CACHE": "off", "JAX_PLATFORMS": "cpu"}
         if single:
             environment |= {"OMP_NUM_THREADS": "1", "BENCHMARK_SINGLE": "1"}
         if keep:
             environment |= {"BENCHMARK_KEEP": "1"}
+        if onednn:
+            environment |= {"BENCHMARK_ONEDNN": "1"}
         self.library = library
         self.process = subprocess.Popen(
             [python or sys.executable, str(_HERE / "_workers.py"), library, module],
@@ -171,7 +182,8 @@ def _version(library: str) -> str:
 
     own = f"{library} {version(library)}"
     kept = ", memory kept" if "BENCHMARK_KEEP" in os.environ else ""
-    return own if library == "torch" else f"{own}, jax {version('jax')}{kept}"
+    products = ", oneDNN" if ONEDNN else ""
+    return own if library == "torch" else f"{own}, jax {version('jax')}{products}{kept}"
 
 
 if __name__ == "__main__":

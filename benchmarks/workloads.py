@@ -11,6 +11,7 @@ the machine disturb less.
 from __future__ import annotations
 
 import argparse
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ def interpreters(given: list[str]) -> dict[str, str]:
 
 
 def start(module: str, args: Any) -> dict[str, Worker]:
-    """A worker for each library that is there, and for each further interpreter; two for those that keep memory."""
+    """A worker for each library that is there and each further interpreter, with each of the settings asked for."""
     pythons = interpreters(args.python)
     absent = missing([name for name in LIBRARIES if name not in pythons])
     names = [name for name in LIBRARIES if name not in absent]
@@ -33,13 +34,17 @@ def start(module: str, args: Any) -> dict[str, Worker]:
     wanted = [name for name in names if not args.only or name.split(":")[0] in args.only]
     for name in sorted({name.split(":")[0] for name in pythons} - set(LIBRARIES)):
         raise SystemExit(f"--python {name}=...: there is no library {name!r}; there are {', '.join(LIBRARIES)}")
-    for name in sorted(set(args.keep_memory) - set(wanted)):
-        raise SystemExit(f"--keep-memory {name}: not among what is run, which is {', '.join(wanted)}")
-    twice = [(name, keep) for name in wanted for keep in (False, True) if not keep or name in args.keep_memory]
-    return {
-        name + " kept" * keep: Worker(name.split(":")[0], module, pythons.get(name), single=args.single, keep=keep)
-        for name, keep in twice
-    }
+    for option, given in (("--keep-memory", args.keep_memory), ("--onednn", args.onednn)):
+        for name in sorted(set(given) - set(wanted)):
+            raise SystemExit(f"{option} {name}: not among what is run, which is {', '.join(wanted)}")
+    workers = {}
+    for name in wanted:
+        for onednn, keep in itertools.product((False, True), repeat=2):
+            if (name in args.onednn or not onednn) and (name in args.keep_memory or not keep):
+                settings = {"single": args.single, "keep": keep, "onednn": onednn}
+                worker = Worker(name.split(":")[0], module, pythons.get(name), **settings)
+                workers[name + " oneDNN" * onednn + " kept" * keep] = worker
+    return workers
 
 
 def show(title: str, rows: dict[str, dict[str, Any]], versions: dict[str, Any]) -> None:
@@ -73,6 +78,9 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--python", nargs="+", default=[], metavar="NAME=PATH", help="interpreters for libraries")
     parser.add_argument(
         "--keep-memory", nargs="+", default=(), metavar="NAME", help="libraries to run with brickwork.keep_memory() too"
+    )
+    parser.add_argument(
+        "--onednn", nargs="+", default=(), metavar="NAME", help="brickwork, or one of it, to run with onednn=True too"
     )
     parser.add_argument("--single", action="store_true", help="one thread on one processor")
     parser.add_argument("--json", type=Path, help="file for the results; printed without it")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import math
 import operator
 import os
 import threading
@@ -333,6 +334,40 @@ _compiling = threading.local()
 def _fetch(*request: Any) -> Any:
     ahead = getattr(_compiling, "ahead", None)
     return FetchedAhead.fetch(*request) if ahead is None else ahead.take(*request)
+
+
+@contextmanager
+def out_of_cache() -> Iterator[None]:
+    """Programs compiled meanwhile aren't written to the compilation cache."""
+    from jax._src import config
+
+    with config.persistent_cache_min_compile_time_secs(math.inf):
+        yield
+
+
+def lower_by(primitive: Any, platform: str, choose: Callable[..., Callable[..., Any] | None]) -> None:
+    """Lower an operation by the function of its operands that ``choose(*avals, **params)`` returns, if it returns one.
+
+    It is asked only for programs that run here on one device: not when they are exported, or divided among several.
+    The abstract values are those of the operands and of the result.
+    """
+    from jax._src.interpreters import mlir
+    from jax._src.sharding_impls import ShardingContext
+
+    table = mlir._platform_specific_lowerings[platform]
+    entry = table.get(primitive) or mlir._lowerings[primitive]
+
+    def lower(ctx: Any, *operands: Any, **params: Any) -> Any:
+        module = ctx.module_context
+        axes = module.axis_context
+        alone = tuple(module.platforms) == (platform,) and not module.lowering_parameters.for_export
+        alone = alone and isinstance(axes, ShardingContext) and axes.num_devices == 1
+        chosen = choose(*ctx.avals_in, *ctx.avals_out, **params) if alone else None
+        if chosen is None:
+            return entry.rule(ctx, *operands, **params)
+        return mlir.lower_fun(chosen, multiple_results=False)(ctx, *operands)
+
+    mlir.register_lowering(primitive, lower, platform, inline=entry.inline)
 
 
 def has_devices() -> bool:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import jax
 import jax.numpy as jnp
 
+from .._onednn import chosen
 from . import _checks as checks
 from ._conv_forms import Geometry, convolve
 
@@ -185,7 +186,7 @@ def conv_nd(
     require_bias(bias, kernel[0], weight, function)
     if x.dtype != weight.dtype:
         checks.require_castable(x, weight, function)
-    return _conv(x, weight, bias, geometry=g, padding_mode=padding_mode)
+    return _conv(x, weight, bias, geometry=g, padding_mode=padding_mode, onednn=chosen())
 
 
 def kernel_arrays(
@@ -294,8 +295,10 @@ def _require_padding(ndim: int, x: Array, padding: tuple[tuple[int, int], ...], 
             )
 
 
-@functools.partial(jax.jit, static_argnames=("geometry", "padding_mode"))
-def _conv(x: Array, weight: Array, bias: Array | None, *, geometry: Geometry, padding_mode: str) -> Array:
+@functools.partial(jax.jit, static_argnames=("geometry", "padding_mode", "onednn"))
+def _conv(
+    x: Array, weight: Array, bias: Array | None, *, geometry: Geometry, padding_mode: str, onednn: bool
+) -> Array:  # onednn: what the form depends on belongs to the key of its trace
     ndim = weight.ndim - 2
     dtype = jnp.result_type(x, weight)
     batch = (x if x.ndim == ndim + 2 else x[None]).astype(dtype)

@@ -21,6 +21,7 @@ import numpy as np
 from jax import lax
 from jax.custom_derivatives import SymbolicZero
 
+from .._onednn import chosen
 from ..core._jax import varying_alike
 from . import _checks as checks
 
@@ -70,11 +71,21 @@ def plain(x: Array, weight: Array, g: Geometry) -> Array:
     )
 
 
+def _thinned(x: Array, weight: Array, g: Geometry) -> Array:
+    """XLA's convolution, of only those elements that windows of one element see."""
+    if math.prod(weight.shape[2:]) == 1 and set(g.stride) != {1}:
+        x = pad(x, g.padding)[(..., *(slice(None, None, s) for s in g.stride))]
+        g = g._replace(stride=(1,) * len(g.stride), padding=((0, 0),) * len(g.stride))
+    return plain(x, weight, g)
+
+
 def _form(x: Array, weight: Array, g: Geometry) -> Callable[[Array, Array, Geometry], Array]:
     """Return the form that is fastest for arrays of these shapes, as measured (``benchmarks/convolutions.py``)."""
     if not on_cpu(x, weight):
         return plain
     if g.groups == 1:
+        if chosen():
+            return _bands if _suits_bands(x.shape, weight.shape, g) else _thinned
         if _suits_product(x.shape, weight.shape, g):
             return _product
         if x.ndim == 5:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import jax.numpy as jnp
 
+from .._onednn import chosen
 from . import _checks as checks
 from ._conv import add_bias, kernel_arrays, require_bias, wrong_input_channels
 from ._conv_forms import Geometry
@@ -200,7 +201,7 @@ def conv_transpose_nd(
     require_bias(bias, kernel[1] * g.groups, weight, function)
     if x.dtype != weight.dtype:
         checks.require_castable(x, weight, function)
-    return _conv_transpose(x, weight, bias, geometry=g, out=out)
+    return _conv_transpose(x, weight, bias, geometry=g, out=out, onednn=chosen())
 
 
 def output_sizes(sizes: tuple[int, ...], kernel: tuple[int, ...], g: Geometry) -> tuple[int, ...]:
@@ -260,8 +261,10 @@ def padding_for(
     return extra
 
 
-@functools.partial(jax.jit, static_argnames=("geometry", "out"))
-def _conv_transpose(x: Array, weight: Array, bias: Array | None, *, geometry: Geometry, out: tuple[int, ...]) -> Array:
+@functools.partial(jax.jit, static_argnames=("geometry", "out", "onednn"))
+def _conv_transpose(
+    x: Array, weight: Array, bias: Array | None, *, geometry: Geometry, out: tuple[int, ...], onednn: bool
+) -> Array:  # onednn: what the form depends on belongs to the key of its trace
     ndim = weight.ndim - 2
     dtype = jnp.result_type(x, weight)
     batch = (x if x.ndim == ndim + 2 else x[None]).astype(dtype)

@@ -30,6 +30,7 @@ from ._cache import enable_cache, fetch_ahead
 from ._cause import Cause, cause
 from ._explain import Explanation, explain
 from ._guards import Guards
+from ._options import Options, checked
 from ._program import Program, Stale, alive, rehearse
 from ._ready import Ready
 from ._recompile import RecompileWarning, forbid, tentative, watch
@@ -46,10 +47,14 @@ _MOST_PROGRAMS = 256  # kept for one function; the oldest goes first
 
 
 @overload
-def compile(fn: Callable[..., Any], *, donate: bool = True, control_flow: str = "speculate") -> Compiled: ...
+def compile(
+    fn: Callable[..., Any], *, donate: bool = True, control_flow: str = "speculate", onednn: bool = False
+) -> Compiled: ...
 @overload
-def compile(*, donate: bool = True, control_flow: str = "speculate") -> Callable[[Callable[..., Any]], Compiled]: ...
-def compile(fn: Any = None, *, donate: bool = True, control_flow: str = "speculate") -> Any:
+def compile(
+    *, donate: bool = True, control_flow: str = "speculate", onednn: bool = False
+) -> Callable[[Callable[..., Any]], Compiled]: ...
+def compile(fn: Any = None, *, donate: bool = True, control_flow: str = "speculate", onednn: bool = False) -> Any:
     """Compile a function, and every variable it reads or writes, into one XLA program.
 
     The function may use any module, variable or optimiser that it can reach: through arguments,
@@ -77,6 +82,10 @@ def compile(fn: Any = None, *, donate: bool = True, control_flow: str = "specula
             compiled, and a warning says so, from the seventeenth path on, after a thousand decisions in one call,
             and where it calls back into Python, which can't be undone. ``"error"``: raise, with the place and
             what to use instead.
+        onednn: whether products and convolutions of float32 are computed by oneDNN on a CPU, which makes a training
+            step of convolutions take up to a third less time (``docs/benchmarks.md``). Such a program is not kept on
+            disk: each process compiles it anew. On other devices, and for programs divided among several, nothing
+            changes; where jaxlib has no oneDNN (processors other than x86), a warning says so.
 
     Raises:
         ControlFlowError: Python control flow depends on a traced value and can't be followed: inside ``vmap`` or a
@@ -96,15 +105,13 @@ def compile(fn: Any = None, *, donate: bool = True, control_flow: str = "specula
         >>> int(count)
         1
     """
-    if control_flow not in ("speculate", "error"):
-        raise ValueError(f'compile: control_flow must be "speculate" or "error", got {control_flow!r}')
+    options = checked(donate, control_flow, onednn)
     if fn is None:
-        return functools.partial(compile, donate=donate, control_flow=control_flow)
+        return functools.partial(compile, donate=donate, control_flow=control_flow, onednn=onednn)
     if isinstance(fn, Compiled):
         return fn
-    speculate = control_flow == "speculate"
     if isinstance(fn, ModuleBase):
-        return CompiledModule(fn, donate, speculate)
+        return CompiledModule(fn, options)
     if inspect.isgeneratorfunction(fn) or inspect.iscoroutinefunction(fn):
         raise TypeError(
             f"compile: {fn.__name__} is a {'generator' if inspect.isgeneratorfunction(fn) else 'coroutine'} "
@@ -112,18 +119,17 @@ def compile(fn: Any = None, *, donate: bool = True, control_flow: str = "specula
         )
     if not callable(fn):
         raise TypeError(f"compile: expected a function or a module, got {type(fn).__name__}")
-    return Compiled(fn, donate, speculate)
+    return Compiled(fn, options)
 
 
 class Compiled:
     """A compiled function; made by :func:`brickwork.compile`."""
 
-    def __init__(self, fn: Callable[..., Any], donate: bool = True, speculate: bool = True) -> None:
+    def __init__(self, fn: Callable[..., Any], options: Options) -> None:
         self._record = Record(fn, getattr(fn, "__name__", type(fn).__name__))
         functools.update_wrapper(self, fn, updated=())
         self._fn = fn
-        self._donate = donate
-        self._speculate = speculate
+        self._options = options
         self._ready: dict[Any, Ready] = {}
         self._programs: dict[Any, list[Program]] = {}
         self._bound: dict[int, tuple[weakref.ref[Any], Compiled]] = {}  # by identity: equal isn't the same
@@ -327,7 +333,7 @@ class Compiled:
             try:
                 dry_run(self._fn, *args, **kwargs)
             except ControlFlowError:
-                if not self._speculate or not listen():
+                if not self._options.speculate or not listen():
                     return boxes  # the compilation to come will explain
                 rehearse(self._fn, signature, self._guards(signature), boxes)
             boxes = Structure(signature.boxes)
@@ -347,8 +353,8 @@ class Compiled:
         watch()
         enable_cache()  # before tracing, in which initial values are computed
         ahead = fetch_ahead(self._fn, signature.arrays, self._record.compilations)
-        given = None if not self._speculate or not listen() else () if wrong is None else wrong.decisions
-        program = Program(self._fn, signature, self._guards(signature), boxes, self._donate, given)
+        given = None if not self._options.speculate or not listen() else () if wrong is None else wrong.decisions
+        program = Program(self._fn, signature, self._guards(signature), boxes, self._options, given)
         program.cause, program.ahead = why, ahead
         self._record.compilations += 1
         self._record.other_paths += wrong is not None
@@ -396,7 +402,7 @@ class Compiled:
             reference = weakref.ref(instance, lambda _: (m := forget()) and m(number))
         except TypeError:  # has __slots__ without __weakref__
             return BoundMethod(self, instance, given=True)
-        bound = Compiled(WeakMethod(self._fn, reference), self._donate, self._speculate)
+        bound = Compiled(WeakMethod(self._fn, reference), self._options)
         self._bound[number] = (reference, bound)
         return BoundMethod(bound, instance, given=False)
 
@@ -437,13 +443,13 @@ class Compiled:
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
         """A function isn't copied, nor is one that is compiled; a module is, and its programs are left behind."""
         fn = copy.deepcopy(self._fn, memo)
-        return self if fn is self._fn else type(self)(fn, self._donate, self._speculate)
+        return self if fn is self._fn else type(self)(fn, self._options)
 
     def __reduce__(self) -> Any:
         """Pickled as functions are, by name, or with what is compiled; programs are left behind."""
         if is_global(self):
             return self.__dict__["__qualname__"]
-        return type(self), (self._fn, self._donate, self._speculate)
+        return type(self), (self._fn, self._options)
 
     def __repr__(self) -> str:
         return f"<compiled {self.__name__}>"
@@ -452,8 +458,8 @@ class Compiled:
 class CompiledModule(Compiled):
     """A compiled module: calling it runs one program; everything else is the module's own."""
 
-    def __init__(self, net: ModuleBase, donate: bool, speculate: bool = True) -> None:
-        super().__init__(net, donate, speculate)
+    def __init__(self, net: ModuleBase, options: Options) -> None:
+        super().__init__(net, options)
         self.__name__ = type(net).__name__
 
     @property

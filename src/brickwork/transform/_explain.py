@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 
+from .._onednn import TARGET as ONEDNN
 from ..core import ModuleBase, Parameter, Variable, random_stream
 from ..core._frame import local
 from ..memory import would_be_kept
@@ -20,7 +21,7 @@ from ._ready import Ready
 from ._recompile import lower_as_called, tentative
 from ._record import Record
 from ._signature import Signature, array_key, learn_array_type, parameter_names, quick_key, show
-from ._stats import Figures, scaled
+from ._stats import Figures, count, scaled
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,8 @@ class Explanation:
         flops, bytes_accessed, argument_bytes, result_bytes, temp_bytes, donated_bytes, peak_memory: XLA's
             figures, for one device; ``None`` where it has none. ``peak_memory`` is arguments (variables
             included), results and temporaries, less the results that overwrite arguments.
+        onednn: how many products and convolutions oneDNN computes (``bw.compile(onednn=True)``); their work is not
+            among the ``flops``.
         hlo: the text of the optimised program, with ``hlo=True``.
 
     ``str()`` gives a page to read.
@@ -91,6 +94,7 @@ class Explanation:
     temp_bytes: int | None
     donated_bytes: int | None
     peak_memory: int | None
+    onednn: int
     hlo: str | None
 
     @property
@@ -134,6 +138,8 @@ def _lines(e: Explanation) -> Iterable[str]:
         yield from (f"    {'  ' * bool(owner)}{v}" for v in used if v.owner == owner)
     if e.flops is not None:
         yield f"  work: {scaled(e.flops)}FLOPs, {scaled(e.bytes_accessed)}B accessed"
+    if e.onednn:
+        yield f"  besides: {count(e.onednn, 'call')} of oneDNN"
     if e.peak_memory is not None:
         yield (
             f"  memory: {scaled(e.peak_memory)}B at most = {scaled(e.argument_bytes)}B of arguments + "
@@ -194,6 +200,7 @@ def explain(
         temp_bytes=figures.temp_bytes,
         donated_bytes=figures.donated_bytes,
         peak_memory=figures.peak_memory,
+        onednn=executable.as_text().count(ONEDNN) if ready.onednn and executable is not None else 0,
         hlo=executable.as_text() if hlo and executable is not None else None,
     )
 

@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from .._onednn import choosing, lowering
 from ..core import Frame, ModuleBase, Structure, Variable
 from ..core._containers import made_in_trace
 from ..core._frame import UPDATE_LOCK, all_or_nothing
@@ -28,6 +29,7 @@ from ..errors import TraceLeakError
 from ._guards import Guards
 from ._held import refuse_held
 from ._lift import name_of
+from ._options import Options
 from ._signature import Signature, is_whole
 from ._speculate import MOST_DECISIONS, Decision, Oracle, Path, TooLong, listen
 
@@ -271,7 +273,7 @@ class Program:
         signature: Signature,
         guards: Guards,
         boxes: Structure,
-        donate: bool,
+        options: Options,
         given: Sequence[Decision] | None = None,
     ) -> None:
         started = time.perf_counter()
@@ -282,10 +284,11 @@ class Program:
         self.ahead: FetchedAhead | None = None
         self.guards = guards
         self.name = getattr(fn, "__name__", type(fn).__name__)
-        traced = _Traced(fn, signature, _initial_inputs(guards, boxes), given)
+        self.options = options
+        with choosing(options.onednn):
+            traced = _Traced(fn, signature, _initial_inputs(guards, boxes), given)
         self.path = Path(traced.decisions)
         self.obstacle = ""  # why it has to run without being compiled, if so
-        self.donate = donate
         self._latch = [False]
         self._arrange(traced, boxes)
         self._assume(traced, guards, boxes)
@@ -304,7 +307,7 @@ class Program:
             self.obstacle = f"more than {MOST_DECISIONS} decisions were taken in one call"
         elif self.path and (self.cautious or traced.jaxpr.effects):  # a run that is dropped must have no effect
             self.obstacle = "a callback to Python, or what is written to a jax.Ref, can't be taken back"
-        donate = self.donate and not self.cautious and not self.path
+        donate = self.options.donate and not self.cautious and not self.path
         write_shapes = {id(v): s for v, s in zip(traced.written, traced.write_shapes, strict=True)}
         placement: list[tuple[str, int]] = []  # of every traced input, in order
         read_only: list[Variable] = []
@@ -435,10 +438,11 @@ class Program:
     def compile(self, read_only: list[Any], overwritten: list[Any], arrays: list[Any]) -> None:
         """Lower and compile for these values; calls of ``jitted`` find the result in JAX's cache."""
         started = time.perf_counter()
-        lowered = self.jitted.lower(read_only, overwritten, arrays)
-        middle = time.perf_counter()
-        with self.ahead() if self.ahead is not None else nullcontext():
-            self.executable = lowered.compile()
+        with lowering(self.options.onednn) as calls:
+            lowered = self.jitted.lower(read_only, overwritten, arrays)
+            middle = time.perf_counter()
+            with self.ahead() if self.ahead is not None and not calls else nullcontext():
+                self.executable = lowered.compile()
         self.trace_seconds += middle - started
         self.compile_seconds = time.perf_counter() - middle
         self.frozen = True

@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 
+from .._onednn import lowering
 from ..core import Parameter, Structure, Variable, random_stream
 from ..core._arrays import lies_on, spread_over
 from ..core._epoch import EPOCH, bump
@@ -55,6 +56,7 @@ class Ready:
         "jitted",
         "lends",
         "near",
+        "onednn",
         "overwritten",
         "place",
         "program",
@@ -66,6 +68,7 @@ class Ready:
     def __init__(self, program: Program, boxes: Structure, dispose: Callable[[Any], None]) -> None:
         self.program = program
         self.jitted = program.jitted
+        self.onednn = program.options.onednn
 
         def resolve(sources: list[Any]) -> list[Any]:
             return [boxes.variables[s] if isinstance(s, int) else s for s in sources]
@@ -88,6 +91,12 @@ class Ready:
 
     def run(self, arrays: list[Any]) -> Any:
         """Call the program and write its results back."""
+        if not self.onednn:
+            return self._run(arrays)
+        with lowering(True):  # for arrays that lie elsewhere, JAX compiles the program once more
+            return self._run(arrays)
+
+    def _run(self, arrays: list[Any]) -> Any:
         if self.place is not None:
             for array in arrays:  # JAX would copy one from elsewhere silently, at every call
                 if type(array) is ARRAY_TYPE[0] and id(array.sharding) not in self.near:

@@ -12,6 +12,7 @@ from typing import Any, Self, TypeVar, overload
 
 import jax
 
+from .._onednn import lowering
 from ..core._frame import all_or_nothing
 from ..errors import RecompileError
 from ._cause import NEVER, Cause, placement_cause
@@ -174,10 +175,12 @@ def lower_as_called(record: Record, ready: Ready, signature: Signature) -> tuple
     call = _Call(record, ready, signature, runs=False)
     token = _explained.set(call)
     try:
-        return ready.jitted.lower(read_only, overwritten, signature.arrays).compile(), call.cause
-    except Stale:  # JAX dropped its caches
-        ready.program.frozen = False
-        return ready.jitted.lower(read_only, overwritten, signature.arrays).compile(), call.cause
+        with lowering(ready.onednn):
+            try:
+                return ready.jitted.lower(read_only, overwritten, signature.arrays).compile(), call.cause
+            except Stale:  # JAX dropped its caches
+                ready.program.frozen = False
+                return ready.jitted.lower(read_only, overwritten, signature.arrays).compile(), call.cause
     finally:
         ready.program.frozen = True
         _explained.reset(token)

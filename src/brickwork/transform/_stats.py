@@ -19,7 +19,8 @@ class Stats:
     The rest is about the program that was made or looked up last, ``None`` before the first: ``flops``,
     ``bytes_accessed``, the bytes of its arguments (variables included), results and temporaries, those
     ``donated`` (results that overwrite arguments) and ``peak_memory``, which is the sum of the former
-    three less the latter. They are XLA's figures, for one device. ``cause`` says why it was made.
+    three less the latter. They are XLA's figures, for one device, without the FLOPs of what oneDNN
+    computes. ``cause`` says why it was made.
 
     Example:
         >>> import brickwork as bw
