@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import os
 import subprocess
 import sys
@@ -24,7 +25,7 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     _there = _onednn._usable()
 
-pytestmark = pytest.mark.skipif(not _there, reason="this jaxlib has no oneDNN for this processor")
+pytestmark = pytest.mark.skipif(not _there, reason="oneDNN needs JAX 0.12 and an x86 processor")
 CALLS = ("__onednn$matmul", "__onednn$convolution")
 
 
@@ -45,6 +46,11 @@ def compiled(fn: Any, *args: Any) -> tuple[Any, str]:
 
 def normal(shape: tuple[int, ...], seed: int = 0) -> Any:
     return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+def whole(shape: tuple[int, ...], seed: int = 0) -> Any:
+    """Small integers, of which sums are exact."""
+    return np.random.default_rng(seed).integers(-4, 5, shape).astype(np.float32)
 
 
 def same(found: Any, wanted: Any) -> None:
@@ -112,23 +118,23 @@ def test_algorithms_of_their_own_and_empty_arrays_are_left_to_xla():
 
 # -- convolutions --------------------------------------------------------------------------------
 
-LETTERS = {1: "H", 2: "HW", 3: "DHW"}
+LETTERS = {1: "H", 2: "HW"}
 
 
 @st.composite
 def convolutions(draw: Any) -> tuple[Any, Any, Any]:
-    """Any convolution that JAX has, of small arrays: their shapes, and the options of ``conv_general_dilated``."""
-    ndim = draw(st.integers(1, 3))
+    """Any convolution along one or two axes: shapes of arrays, and the options of ``conv_general_dilated``."""
+    ndim = draw(st.integers(1, 2))
 
     def each(low: int, high: int) -> list[int]:
         return [draw(st.integers(low, high)) for _ in range(ndim)]
 
-    most = {1: 12, 2: 8, 3: 5}[ndim]
+    most = {1: 12, 2: 8}[ndim]
     size, window, spread, dilation = each(1, most), each(1, 4), each(1, 3), each(1, 3)
-    if draw(st.booleans()):
-        spread, stride = [1] * ndim, each(1, 3)
-    else:
-        dilation, stride = [1] * ndim, [1] * ndim
+    stride = each(1, 3)
+    # One of the three: the gradients of two are left to XLA, which ends the process in some cases.
+    kind = draw(st.integers(0, 2))
+    spread, dilation, stride = (n if i == kind else [1] * ndim for i, n in enumerate((spread, dilation, stride)))
     padding = []
     for n, k, s, d in zip(size, window, spread, dilation):
         wide, reach = (n - 1) * s + 1, d * (k - 1) + 1
@@ -157,31 +163,57 @@ def convolutions(draw: Any) -> tuple[Any, Any, Any]:
     return tuple(x), tuple(kernel), options
 
 
-def padded_by_hand(x: Any, kernel: Any, options: Any) -> Any:
-    """The same convolution, of an input with all zeros written out: XLA of JAX 0.10 is wrong for negative padding."""
-    axes = [options["dimension_numbers"][0].index(a) for a in LETTERS[kernel.ndim - 2]]
-    around = [(0, 0, 0)] * x.ndim
-    for axis, (low, high), spread in zip(axes, options["padding"], options["lhs_dilation"], strict=True):
-        around[axis] = (low, high, spread - 1)
-    none = {"padding": "VALID", "lhs_dilation": None}
-    return lax.conv_general_dilated(lax.pad(x, np.float32(0), around), kernel, **{**options, **none})
+def by_hand(x: Any, kernel: Any, dy: Any, options: Any) -> tuple[Any, tuple[Any, Any]]:
+    """A convolution and its gradients, one element of the window after the other.
+
+    XLA of JAX 0.10 has wrong gradients where padding is negative, and that of JAX 0.12 ends the process in some.
+    """
+    orders = [
+        [name.index(letter) for letter in first + LETTERS[x.ndim - 2]]
+        for name, first in zip(options["dimension_numbers"], ("NC", "OI", "NC"), strict=True)
+    ]
+    x, kernel, dy = (a.transpose(order) for a, order in zip((x, kernel, dy), orders, strict=True))
+    spread, dilation, stride = (options[k] for k in ("lhs_dilation", "rhs_dilation", "window_strides"))
+    wide, inside, seen = [], [], []  # the size with zeros, where the input lies in it, and what is left of it
+    for n, s, (low, high) in zip(x.shape[2:], spread, options["padding"], strict=True):
+        size, first = (n - 1) * s + 1, max(low, 0)
+        wide.append(size + first + max(high, 0))
+        inside.append(slice(first, first + size, s))
+        seen.append(slice(max(-low, 0), wide[-1] - max(-high, 0)))
+    around, slope = np.zeros((2, *x.shape[:2], *wide), np.float32)
+    around[(..., *inside)] = x
+    around, left = around[(..., *seen)], slope[(..., *seen)]
+    y, slopes = np.zeros_like(dy), np.zeros_like(kernel)
+    inputs, outputs = kernel.shape[1], kernel.shape[0] // options["feature_group_count"]
+    for group, offset in itertools.product(range(options["feature_group_count"]), np.ndindex(kernel.shape[2:])):
+        steps = zip(offset, dilation, stride, dy.shape[2:], strict=True)
+        part = [slice(u * d, u * d + (n - 1) * s + 1, s) for u, d, s, n in steps]
+        here = slice(None), slice(group * inputs, (group + 1) * inputs), *part
+        there = slice(group * outputs, (group + 1) * outputs)
+        weights = kernel[(there, slice(None), *offset)]
+        y[:, there] += np.einsum("nc...,oc->no...", around[here], weights)
+        left[here] += np.einsum("no...,oc->nc...", dy[:, there], weights)
+        flat = (a.reshape(*a.shape[:2], -1) for a in (around[here], dy[:, there]))
+        slopes[(there, slice(None), *offset)] = np.einsum("ncx,nox->oc", *flat)
+    back = [np.argsort(order) for order in orders]
+    return y.transpose(back[2]), (slope[(..., *inside)].transpose(back[0]), slopes.transpose(back[1]))
 
 
 @given(convolutions())
 def test_any_convolution_and_its_gradients(case: Any):
-    x, kernel, options = normal(case[0]), normal(case[1], 1), case[2]
+    x, kernel, options = whole(case[0]), whole(case[1], 1), case[2]
 
     def convolve(x: Any, kernel: Any) -> Any:
         return lax.conv_general_dilated(x, kernel, **options)
 
-    def both(convolve: Any, x: Any, kernel: Any, dy: Any) -> Any:
+    def both(x: Any, kernel: Any, dy: Any) -> Any:
         y, pull = jax.vjp(convolve, x, kernel)
         return y, pull(dy)
 
-    dy = normal(jax.eval_shape(convolve, x, kernel).shape, 2)
-    found, text = compiled(functools.partial(both, convolve), x, kernel, dy)
-    assert CALLS[1] in text
-    same(found, jax.jit(functools.partial(both, lambda x, kernel: padded_by_hand(x, kernel, options)))(x, kernel, dy))
+    dy = whole(jax.eval_shape(convolve, x, kernel).shape, 2)
+    found, text = compiled(both, x, kernel, dy)
+    assert "__onednn$" in text
+    jax.tree_util.tree_map(np.testing.assert_array_equal, found, by_hand(x, kernel, dy, options))
 
 
 def test_a_batch_of_kernels():
@@ -368,34 +400,3 @@ def test_its_programs_are_not_written_to_the_cache(tmp_path: Path):
     again = run()
     assert sorted(path.name for path in tmp_path.iterdir()) == entries
     assert again[0] >= 1  # the other program is there
-
-
-# -- wrong uses ----------------------------------------------------------------------------------
-
-
-def test_where_there_is_none_a_warning_says_so(monkeypatch: pytest.MonkeyPatch):
-    def unknown(*_: Any) -> Any:
-        def call(*_: Any) -> Any:
-            raise jax.errors.JaxRuntimeError("UNIMPLEMENTED: Custom call target is not supported")
-
-        return call
-
-    monkeypatch.setattr(_onednn, "_product", unknown)
-    _onednn._available.cache_clear()
-    x = jnp.asarray(normal((4, 4)))
-    try:
-        with pytest.warns(
-            RuntimeWarning, match=r"compile\(onednn=True\): oneDNN can't be used with this jaxlib.*UNIMPL"
-        ):
-            same(bw.compile(jnp.matmul, onednn=True)(x, x), x @ x)
-        same(bw.compile(lambda x: x @ x, onednn=True)(x), x @ x)  # once
-    finally:
-        _onednn._available.cache_clear()
-
-
-@pytest.mark.parametrize(("option", "value"), [("onednn", 1), ("onednn", "yes"), ("donate", None)])
-def test_options_that_are_no_switch(option: str, value: Any):
-    with pytest.raises(TypeError, match=f"compile: {option} must be True or False, got {value!r}"):
-        bw.compile(jnp.matmul, **{option: value})
-    with pytest.raises(TypeError, match=f"compile: {option} must be True or False"):
-        bw.compile(**{option: value})

@@ -81,27 +81,32 @@ def _usable() -> bool:
 @functools.cache
 def _available() -> bool:
     """Whether XLA has oneDNN here, and it computes what it should; says once if not."""
+    why = f"it needs JAX 0.12 or later, this is {jax.__version__}" if jax.__version_info__ < (0, 12) else _complaint()
+    if not why:
+        _install()
+        return True
+    warnings.warn(
+        f"bw.compile(onednn=True): oneDNN can't be used here: {why}. Programs are compiled with XLA's own products and "
+        "convolutions.",
+        RuntimeWarning,
+        stacklevel=2,
+    )
+    return False
+
+
+def _complaint() -> str:
+    """What is wrong with oneDNN in this jaxlib, on this processor."""
     a, b = np.arange(6, dtype=np.float32).reshape(2, 3), np.arange(12, dtype=np.float32).reshape(3, 4)
     try:
         with out_of_cache():
             product = np.asarray(jax.jit(_product(False, False, (2, 4)))(a, b))
             around = np.asarray(jax.jit(_Window((1,), ((1, 1),), (1,), (2, 1, 0)).convolve)(a[None], b[None]))
     except jax.errors.JaxRuntimeError as error:
-        why = str(error).splitlines()[0]
-    else:
-        # A window of one element, moved over two rows between two of zeros.
-        zeros = np.zeros((1, 1, 4), np.float32)
-        if np.array_equal(product, a @ b) and np.array_equal(around, np.concatenate([zeros, (a @ b)[None], zeros], 1)):
-            _install()
-            return True
-        why = "its results are wrong here"
-    warnings.warn(
-        f"bw.compile(onednn=True): oneDNN can't be used with this jaxlib on this processor ({why}). "
-        "Programs are compiled with XLA's own products and convolutions.",
-        RuntimeWarning,
-        stacklevel=2,
-    )
-    return False
+        return str(error).splitlines()[0]
+    # A window of one element, moved over two rows between two of zeros.
+    zeros = np.zeros((1, 1, 4), np.float32)
+    right = np.array_equal(product, a @ b) and np.array_equal(around, np.concatenate([zeros, (a @ b)[None], zeros], 1))
+    return "" if right else "its results are wrong"
 
 
 def _install() -> None:
@@ -180,7 +185,7 @@ def _plan_convolution(
     inputs = kernel.shape[order.rhs_spec[1]]
     window = [kernel.shape[i] for i in order.rhs_spec[2:]]
     spread = any(n > 1 for n in lhs_dilation)
-    if batch_group_count != 1 or not 1 <= ndim <= 3:
+    if batch_group_count != 1 or ndim > 2:
         return None
     if spread and (set(window_strides) != {1} or set(rhs_dilation) != {1}):
         return None
@@ -189,7 +194,7 @@ def _plan_convolution(
         return None
     aside = large = False
     images, columns = x.shape[order.lhs_spec[0]], y.shape[order.out_spec[-1]]
-    if not spread and feature_group_count == 1 and ndim < 3:
+    if not spread and feature_group_count == 1:
         # In a gradient by the weights, the "images" are the channels of the input, and the output is a window.
         large = math.prod(window) > math.prod(y.shape[i] for i in order.out_spec[2:])
         aside = large or columns <= _FEW_COLUMNS <= images
@@ -223,8 +228,10 @@ class _Window(NamedTuple):
     def convolve(self, x: Any, kernel: Any) -> Any:
         """Convolve along all axes between the first and the last."""
         ndim = len(self.stride)
-        x, around = _padded(x, self.padding)
         window = [kernel.shape[i] for i in self.axes[2:]]
+        x, around = _padded(x, self.padding, [d * (k - 1) for k, d in zip(window, self.dilation)])
+        if window == list(x.shape[1:-1]) and self.groups == 1 and not any(map(any, around)):
+            return self._whole(x, kernel)
         steps = zip(x.shape[1:], window, self.stride, around, self.dilation)
         size = [(n + sum(p) - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in steps]
         images = {"batch_dim": 0, "feature_dim": ndim + 1, "spatial_dims": [*range(1, ndim + 1)]}
@@ -244,6 +251,14 @@ class _Window(NamedTuple):
         }
         return _call("convolution", "conv", (x.shape[0], *size, kernel.shape[self.axes[0]]), config)(x, kernel)
 
+    def _whole(self, x: Any, kernel: Any) -> Any:
+        """One window, as large as the input: a product, which oneDNN 3.12 gets wrong as a convolution."""
+        kernel = kernel.transpose(*self.axes[2:], self.axes[1], self.axes[0])
+        images, outputs = x.shape[0], kernel.shape[-1]
+        product = _product(False, False, (images, outputs))
+        y = product(x.reshape(images, -1), kernel.reshape(-1, outputs))
+        return y.reshape(images, *(1 for _ in self.stride), outputs)
+
     def convolve_aside(self, x: Any, kernel: Any) -> Any:
         """The same, with images as one more axis along which a window has one element.
 
@@ -256,9 +271,9 @@ class _Window(NamedTuple):
         return y.transpose(ndim, *range(ndim), ndim + 1)
 
 
-def _padded(x: Any, padding: Sequence[tuple[int, int]]) -> tuple[Any, Sequence[tuple[int, int]]]:
-    """Pad beforehand where something is taken away, which oneDNN can't; return the padding that is left."""
-    if min(map(min, padding)) >= 0:
+def _padded(x: Any, padding: Sequence[tuple[int, int]], reach: Sequence[int]) -> tuple[Any, Sequence[tuple[int, int]]]:
+    """Pad beforehand where it isn't as usual: something is taken away, or windows would lie in the padding alone."""
+    if all(0 <= n <= most for p, most in zip(padding, reach) for n in p):
         return x, padding
     around = [(0, 0, 0), *((low, high, 0) for low, high in padding), (0, 0, 0)]
     return lax.pad(x, np.zeros((), x.dtype), around), [(0, 0)] * len(padding)

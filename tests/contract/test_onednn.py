@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import jax
 import numpy as np
 import pytest
@@ -13,13 +15,14 @@ import brickwork as bw
 from brickwork import _onednn
 
 MULTIPLY = {row.name for family in (attention, conv, linear, recurrent) for row in family.ROWS}
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    pytestmark = pytest.mark.skipif(not _onednn._usable(), reason="oneDNN needs JAX 0.12 and an x86 processor")
 LEFT_TO_XLA = {"Conv2d depthwise", "Bilinear"}
 
 
 @rows_where(lambda row: row.name in MULTIPLY and row.has_parameters)
 def test_values_and_gradients_are_the_same(row: Row, monkeypatch: pytest.MonkeyPatch):
-    if not _onednn._usable():
-        pytest.skip("this jaxlib has no oneDNN for this processor")
     monkeypatch.setattr(_onednn, "_FEWEST", {"matmul": 0, "convolution": 0})
     layer, x, loss = setup(row)
     both = bw.value_and_grad(loss, (layer, 0))

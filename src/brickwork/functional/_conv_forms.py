@@ -84,7 +84,7 @@ def _form(x: Array, weight: Array, g: Geometry) -> Callable[[Array, Array, Geome
     if not on_cpu(x, weight):
         return plain
     if g.groups == 1:
-        if chosen():
+        if chosen() and x.ndim < 5:
             return _bands if _suits_bands(x.shape, weight.shape, g) else _thinned
         if _suits_product(x.shape, weight.shape, g):
             return _product

@@ -82,10 +82,10 @@ def compile(fn: Any = None, *, donate: bool = True, control_flow: str = "specula
             compiled, and a warning says so, from the seventeenth path on, after a thousand decisions in one call,
             and where it calls back into Python, which can't be undone. ``"error"``: raise, with the place and
             what to use instead.
-        onednn: whether products and convolutions of float32 are computed by oneDNN on a CPU, which makes a training
-            step of convolutions take up to a third less time (``docs/benchmarks.md``). Such a program is not kept on
-            disk: each process compiles it anew. On other devices, and for programs divided among several, nothing
-            changes; where jaxlib has no oneDNN (processors other than x86), a warning says so.
+        onednn: whether products and convolutions of float32 are computed by oneDNN, on an x86 CPU with JAX 0.12 or
+            later: a training step of convolutions takes a fifth less time (``docs/benchmarks.md``). Experimental, as
+            XLA's way to call oneDNN is. Such a program is not kept on disk: each process compiles it anew. On other
+            devices, and for programs divided among several, nothing changes; where a CPU has none, a warning says so.
 
     Raises:
         ControlFlowError: Python control flow depends on a traced value and can't be followed: inside ``vmap`` or a
