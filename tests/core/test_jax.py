@@ -342,3 +342,33 @@ def test_custom_calls_are_found(capfd):
     with pytest.raises(ValueError, match="it is not a portable StableHLO program"):
         _jax.custom_calls(_program(jnp.sin)[:-20])
     assert capfd.readouterr() == ("", "")
+
+
+def test_an_operation_can_be_lowered_in_another_way(monkeypatch):
+    from jax._src.interpreters import mlir
+
+    monkeypatch.setitem(mlir._platform_specific_lowerings, "cpu", dict(mlir._platform_specific_lowerings["cpu"]))
+    asked = []
+
+    def choose(x, y, **params):
+        asked.append((x.shape, y.shape))
+        return (lambda x: x + 40) if x.shape == (2,) else None
+
+    _jax.lower_by(jax.lax.erf_inv_p, "cpu", choose)
+    x = jnp.zeros(2)
+    assert jax.jit(lambda x: jax.lax.erf_inv(x))(x).tolist() == [40, 40]
+    assert jax.jit(lambda x: jax.lax.erf_inv(x))(x[:1]).tolist() == [0]
+    assert asked == [((2,), (2,)), ((1,), (1,))]
+    exported = jax.export.export(jax.jit(lambda x: jax.lax.erf_inv(x)))(x)
+    assert exported.call(x).tolist() == [0, 0]
+    mesh = jax.make_mesh((2,), ("x",), axis_types=(jax.sharding.AxisType.Auto,))
+    divided = jax.device_put(x, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("x")))
+    assert jax.jit(lambda x: jax.lax.erf_inv(x))(divided).tolist() == [0, 0]
+    assert len(asked) == 2
+
+
+def test_programs_can_be_kept_out_of_the_cache():
+    before = _jax.setting("jax_persistent_cache_min_compile_time_secs")
+    with _jax.out_of_cache():
+        assert _jax.setting("jax_persistent_cache_min_compile_time_secs") == float("inf")
+    assert _jax.setting("jax_persistent_cache_min_compile_time_secs") == before
