@@ -33,6 +33,20 @@ def test_other_ways_of_control_flow():
         bw.compile(jnp.matmul, control_flow="trace")
 
 
+def test_what_is_compiled_already_keeps_its_options():
+    step = bw.compile(lambda x: x + 1, donate=False)
+    assert bw.compile(step) is step
+    assert bw.compile(step, donate=False) is step
+    with pytest.raises(
+        ValueError, match=r"compile: <lambda> is compiled already, and can't be compiled with onednn=True "
+    ):
+        bw.compile(step, onednn=True)
+    with pytest.raises(
+        ValueError, match=r"with donate=False, control_flow='error' in addition\. Give the options where"
+    ):
+        bw.compile(step, donate=False, control_flow="error")
+
+
 @pytest.mark.usefixtures("_as_if_new")
 def test_where_there_is_no_onednn_a_warning_says_so_once(monkeypatch):
     monkeypatch.setattr(jax, "__version_info__", (0, 12, 0))

@@ -109,6 +109,7 @@ def compile(fn: Any = None, *, donate: bool = True, control_flow: str = "specula
     if fn is None:
         return functools.partial(compile, donate=donate, control_flow=control_flow, onednn=onednn)
     if isinstance(fn, Compiled):
+        fn._options.require(options, fn.__name__)
         return fn
     if isinstance(fn, ModuleBase):
         return CompiledModule(fn, options)
@@ -183,7 +184,7 @@ class Compiled:
         except Stale:
             stale = ready.program
         except Mispredicted as other:
-            wrong = _bare(other)
+            wrong = other.with_traceback(None)  # whose stack would keep everything there alive
         except Uncompiled:
             pass
         except ValueError as error:
@@ -205,7 +206,7 @@ class Compiled:
             try:
                 return self._prepare_and_run(key, signature, stale, wrong)
             except Mispredicted as other:
-                wrong = _bare(other)
+                wrong = other.with_traceback(None)
             except Uncompiled:
                 break
             if wrong.assumed in tried:  # programs round differently, and each denies that this is its path
@@ -488,11 +489,6 @@ class CompiledModule(Compiled):
 
     def __repr__(self) -> str:
         return f"<compiled {self._fn!r}>"
-
-
-def _bare(error: Mispredicted) -> Mispredicted:
-    """The error without the stack that it went through, which would keep everything there alive."""
-    return error.with_traceback(None)
 
 
 def _levels_to_user() -> int:
