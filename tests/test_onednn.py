@@ -64,7 +64,7 @@ def same(found: Any, wanted: Any) -> None:
 
 @pytest.mark.parametrize("a", [0, 1])
 @pytest.mark.parametrize("b", [0, 1])
-@pytest.mark.parametrize("batch", [(), (3,), (2, 3)])
+@pytest.mark.parametrize("batch", [(), (3,), (2, 3), (1,) * 12])
 def test_a_product_of_matrices_and_its_gradients(a: int, b: int, batch: tuple[int, ...]):
     n = len(batch)
     shapes = (*batch, *((5, 7) if a else (7, 5))), (*batch, *((4, 5) if b else (5, 4)))
@@ -88,6 +88,9 @@ def test_a_product_of_matrices_and_its_gradients(a: int, b: int, batch: tuple[in
         ((4, 5, 6), (6, 7), (((2,), (0,)), ((), ()))),  # no matrix: more axes than a product has
         ((5, 6), (5, 6, 7), (((0, 1), (0, 1)), ((), ()))),
         ((4, 6), (6, 1), (((1,), (0,)), ((), ()))),  # a vector
+        ((4, 6), (6,), (((1,), (0,)), ((), ()))),
+        ((6,), (6,), (((0,), (0,)), ((), ()))),
+        ((6,), (5,), (((), ()), ((), ()))),
         ((6, 4, 5), (5, 6, 3), (((2,), (0,)), ((0,), (1,)))),  # the batch is not in front
     ],
 )

@@ -148,14 +148,17 @@ def _call(name: str, kind: str, shape: Sequence[int], config: dict[str, Any]) ->
 def _plan_product(a: Any, b: Any, y: Any, *, dimension_numbers: Any, out_sharding: Any, **_: Any) -> Any:
     """Matrices, or a batch of them in the first axes, either one transposed."""
     (over_a, over_b), (batch_a, batch_b) = dimension_numbers
-    batch = tuple(range(len(a.shape) - 2))
-    if len(a.shape) != len(b.shape) or len(over_a) != 1 or out_sharding is not None:
+    first = len(a.shape) - 2
+    batch = tuple(range(first))
+    if first < 0 or len(b.shape) != len(a.shape) or len(over_a) != 1 or out_sharding is not None:
         return None
     if tuple(batch_a) != batch or tuple(batch_b) != batch or 1 in y.shape[-2:]:
         return None
     if math.prod(y.shape) * a.shape[over_a[0]] < _FEWEST["matmul"]:
         return None
-    return _product(over_a[0] == len(batch), over_b[0] == len(batch) + 1, y.shape)
+    matrices = (math.prod(y.shape[:-2]),) if first else ()  # of which it takes no more than a dozen axes
+    product = _product(over_a[0] == first, over_b[0] == first + 1, (*matrices, *y.shape[-2:]))
+    return lambda a, b: product(*(x.reshape(*matrices, *x.shape[-2:]) for x in (a, b))).reshape(y.shape)
 
 
 def _product(transpose_a: bool, transpose_b: bool, shape: Sequence[int]) -> Callable[..., Any]:
