@@ -491,3 +491,18 @@ def test_what_onnx_cannot_do(tmp_path):
         bw.export(quantised, X, path=path, format="onnx")
     assert not path.exists()
     assert jnp.cumsum is cumsum  # which jax2onnx replaces
+
+
+def test_programs_inside_of_transforms(path):
+    net = nn.Linear(4, in_features=3).eval()
+    x = jnp.ones((5, 3))
+    bw.export(net, bw.spec(5, 3), path=path)
+    program = bw.load_exported(path)
+    for run in (bw.compile(program), bw.compile(lambda x: program(x)), jax.jit(program)):
+        np.testing.assert_allclose(run(x), net(x), rtol=1e-6)
+    with pytest.raises(
+        TypeError, match=r"the program of .* is compiled as it is and can't be mapped over \(vmap\)\. Export"
+    ):
+        jax.vmap(program)(x[None])
+    with pytest.raises(TypeError, match=r"can't be differentiated\. Load the network itself, or export the function"):
+        bw.grad(lambda x: program(x).sum(), wrt=0)(x)

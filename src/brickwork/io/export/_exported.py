@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from ...core._jax import custom_calls
+from ...core._jax import Tracer, custom_calls, is_differentiated
 from ...errors import CheckpointError, LoadError, MissingExtraError
 from .._files import load
 from .._paths import checked_path
@@ -67,7 +67,8 @@ class Exported:
         """Run the program.
 
         Raises:
-            TypeError: another number of arguments; an argument of another structure or dtype.
+            TypeError: another number of arguments; an argument of another structure or dtype; the call is mapped
+                over or differentiated.
             ShapeMismatchError: an argument of another shape.
             ValueError: the program isn't for the platform that JAX runs on.
         """
@@ -79,14 +80,29 @@ class Exported:
             sizes.take(node, value, f"{self._title}: {name}")
         self._require_platform(sizes.arrays)
         first = [list(self.parameters.values())] if self._about["parameters"] == "beside" else []
-        return fill(self._about["outputs"], iter(self._call(*first, sizes.arrays)))
+        return fill(self._about["outputs"], iter(self._run(first, sizes.arrays)))
+
+    def _run(self, parameters: Any, arrays: list[Any]) -> Any:
+        what, fix = "differentiated", "Load the network itself, or export the function that computes the gradient"
+        reason = None
+        if not any(map(is_differentiated, arrays)):
+            try:
+                return self._call(*parameters, arrays)
+            except NotImplementedError as error:
+                what, fix = (
+                    "mapped over (vmap)",
+                    "Export the function that maps, or the network with an axis of any size",
+                )
+                reason = error
+        raise TypeError(f"{self._title} is compiled as it is and can't be {what}. {fix}.") from reason
 
     @property
     def _title(self) -> str:
         return f"the program of {os.path.basename(self.path)}"
 
     def _require_platform(self, arrays: list[Any]) -> None:
-        devices = next(iter([x.devices() for x in (*self.parameters.values(), *arrays)]), None)
+        known = (x for x in (*self.parameters.values(), *arrays) if not isinstance(x, Tracer))
+        devices = next((x.devices() for x in known), None)
         backend = next(iter(devices)).client if devices else jax.devices()[0].client
         name = "cpu" if backend.platform == "cpu" else "tpu" if backend.platform == "tpu" else _gpu(backend)
         if name not in self.platforms:
