@@ -140,3 +140,46 @@ def test_parameters_in_lists_are_printed():
     text = repr(Net())
     assert "(0): Parameter(2,)" in text
     assert "(a): Parameter(3,)" in text
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda net: nn.lora(net, ["0", "2"], rank=2),
+        lambda net: nn.quantize(net, ["0", "2"]),
+        lambda net: net.freeze(["0", "2"]),
+        lambda net: list(net.named_parameters(["0", "2"])),
+        lambda net: net.initialize(init=bw.init.zeros(), pattern=["0", "2"]),
+    ],
+)
+def test_a_list_of_patterns(use):
+    net = nn.Sequential(nn.Linear(4, in_features=3), nn.ReLU(), nn.Linear(2, in_features=4))
+    with pytest.raises(
+        TypeError, match=r"must be a regular expression in a string, got \['0', '2'\]; for several, write '0\|2'"
+    ):
+        use(net)
+    with pytest.raises(TypeError, match="a pattern must be a regular expression in a string, got Linear"):
+        nn.lora(net, net[0], rank=2)
+
+
+@pytest.mark.parametrize("wrong", ["float33", True, [2], (2, 2)])
+def test_what_is_no_dtype(wrong):
+    with pytest.raises(TypeError, match=r"Parameter: dtype must be a dtype such as jnp\.float32 or 'float32', got .*"):
+        nn.Linear(3, dtype=wrong)
+
+
+@pytest.mark.parametrize(
+    ("make", "match"),
+    [
+        (lambda: nn.Embedding(16, num_embeddings=20), "gives 'num_embeddings' both by position and by name"),
+        (lambda: nn.BatchNorm2d(64, epsilon=1e-3), "unexpected argument 'epsilon'. Did you mean 'eps'?"),
+        (
+            lambda: nn.Linear(20, 256, device="cpu"),
+            "unexpected argument 'device'. Leave it out, and move the whole net",
+        ),
+        (lambda: nn.Bilinear(3, 64), "missing 'out_features', which is given first"),
+    ],
+)
+def test_what_is_suggested_can_be_called(make, match):
+    with pytest.raises(TypeError, match=re.escape(match)):
+        make()

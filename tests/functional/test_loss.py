@@ -228,3 +228,9 @@ def test_both_ways_to_find_the_scores_of_targets(monkeypatch, shape):
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     for a, b in zip(found, both(scores), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("loss", [losses.huber, losses.smooth_l1])
+def test_gradients_of_infinite_differences_are_bounded(loss):
+    slope = jax.grad(lambda x: loss(x, jnp.zeros(4)))(jnp.array([jnp.inf, 1.0, -jnp.inf, 3e38]))
+    np.testing.assert_array_equal(slope, [0.25, 0.25, -0.25, 0.25])

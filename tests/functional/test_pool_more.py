@@ -211,3 +211,19 @@ def test_batches_of_symbolic_size():
         exported = export.export(jax.jit(f))(jax.ShapeDtypeStruct((n, 3, 7, 8), jnp.float32))
         for a, b in zip(jax.tree.leaves(exported.call(IMAGES)), jax.tree.leaves(f(IMAGES)), strict=True):
             np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("ndim", [1, 2, 3])
+def test_one_element_fills_all_windows(ndim):
+    pool = getattr(F, f"adaptive_max_pool{ndim}d")
+    x = jnp.arange(2.0).reshape(1, 2, *[1] * ndim)
+    y, indices = pool(x, 3, return_indices=True)
+    np.testing.assert_array_equal(y, np.broadcast_to(x, (1, 2, *[3] * ndim)))
+    np.testing.assert_array_equal(indices, np.zeros((1, 2, *[3] * ndim)))
+    slope = jax.grad(lambda x: pool(x, 3).sum())(x)
+    np.testing.assert_array_equal(slope, np.full(x.shape, 3**ndim))
+
+
+@pytest.mark.parametrize("value", [np.inf, -np.inf])
+def test_means_of_windows_of_several_sizes_may_be_infinite(value):
+    np.testing.assert_array_equal(F.adaptive_avg_pool1d(jnp.full((1, 5), value), 3), np.full((1, 3), value))

@@ -828,3 +828,7 @@ def test_a_class_that_needs_arguments():
     with pytest.raises(TypeError, match="out_features") as caught:
         nn.Repeat(nn.Linear, 2)
     assert caught.value.__notes__ == ["  Repeat calls Linear() without arguments: write Repeat(lambda: Linear(...), n)"]
+
+
+def test_numbers_of_numpy():
+    assert len(nn.Repeat(dense, np.int64(3), unroll=np.int32(2))) == 3

@@ -12,7 +12,7 @@ import optax
 import pytest
 
 import brickwork as bw
-from brickwork import optim
+from brickwork import nn, optim
 from brickwork.errors import DeferredShapeError
 
 
@@ -496,3 +496,17 @@ def test_two_optimisers_for_one_network():
 
     losses = [float(step()) for _ in range(5)]
     assert losses[-1] < losses[0]
+
+
+@pytest.mark.parametrize("rate", [0.05, lambda count: 0.05], ids=["number", "schedule"])
+def test_learning_rates_of_float64_parameters_are_float64(rate):
+    with jax.enable_x64(True):
+        net = nn.Linear(1, in_features=3, bias=False, dtype=jnp.float64)
+        net.weight.value = jnp.ones((1, 3), jnp.float64)
+        opt = optim.sgd(net, rate)
+        opt.step({"weight": jnp.ones((1, 3), jnp.float64)})
+        np.testing.assert_array_equal(net.weight, np.full((1, 3), 1 - 0.05))
+        if not callable(rate):
+            assert float(opt.learning_rate) == 0.05
+    half = bw.Parameter(jnp.ones(3, jnp.bfloat16))
+    assert optim.sgd(half, 0.05).learning_rate == np.float32(0.05)

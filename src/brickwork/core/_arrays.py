@@ -43,7 +43,12 @@ def check_shape(shape: Any, what: str) -> Shape:
 
 def check_dtype(dtype: Any, what: str) -> np.dtype:
     """A dtype that this process can hold, or an error that says how to enable it."""
-    wanted = jnp.dtype(dtype)
+    try:
+        wanted = jnp.dtype(dtype)
+    except TypeError as error:
+        raise TypeError(
+            f"{what}: dtype must be a dtype such as jnp.float32 or 'float32', got {dtype!r:.60} ({error})"
+        ) from None
     if jax.dtypes.canonicalize_dtype(wanted) != wanted:
         raise ValueError(
             f"{what}: dtype {wanted} needs 64-bit mode; call jax.config.update('jax_enable_x64', True) "

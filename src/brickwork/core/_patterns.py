@@ -5,12 +5,16 @@ from __future__ import annotations
 import re
 
 
-def compiled(pattern: str) -> re.Pattern[str]:
+def compiled(pattern: str | re.Pattern[str]) -> re.Pattern[str]:
     """The regular expression, or an error that names it."""
+    if not isinstance(pattern, (str, re.Pattern)):
+        several = isinstance(pattern, (list, tuple, set)) and pattern and all(isinstance(p, str) for p in pattern)
+        fix = f"; for several, write {'|'.join(pattern)!r}" if several else ""
+        raise TypeError(f"a pattern must be a regular expression in a string, got {pattern!r:.60}{fix}")
     try:
         return re.compile(pattern)
     except re.error as error:
-        hint = " (for a wildcard write '.*')" if "*" in pattern else ""
+        hint = " (for a wildcard write '.*')" if "*" in str(pattern) else ""
         raise ValueError(f"{pattern!r} is not a regular expression: {error}{hint}") from None
 
 

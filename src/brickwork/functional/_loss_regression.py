@@ -345,7 +345,8 @@ def _smooth_l1(prediction: Array, target: Array, *, beta: float, reduction: str)
     y, t = base.widen(prediction, target)
     difference = y - t
     size = jnp.abs(difference)
-    loss = jnp.where(size < beta, difference * difference / (2 * beta), size - beta / 2)
+    near = jnp.where(size < beta, difference, 0)  # and not what is far away, whose gradient would be 0 * infinity
+    loss = jnp.where(size < beta, near * near / (2 * beta), size - beta / 2)
     return base.reduce(loss, reduction, prediction.dtype)
 
 
@@ -354,7 +355,8 @@ def _huber(prediction: Array, target: Array, weight: Array | None, *, delta: flo
     y, t, w = base.widen(prediction, target, weight)
     difference = y - t
     size = jnp.abs(difference)
-    loss = difference * difference / 2
+    near = jnp.where(size <= delta, difference, 0)  # and not what is far away, whose gradient would be 0 * infinity
+    loss = near * near / 2
     if not math.isinf(delta):
         loss = jnp.where(size <= delta, loss, delta * (size - delta / 2))
     return base.reduce(loss if w is None else loss * w, reduction, prediction.dtype)

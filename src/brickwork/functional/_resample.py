@@ -137,8 +137,14 @@ def _gather(x: Array, axis: int, taps: Taps) -> Array:
 
 def _sum(terms: list[tuple[Array, Any]], dtype: Any) -> Array:
     """Return the weighted sum. Weights of one leave the values as they are, integers too."""
-    weighted = [v if np.ndim(w) == 0 and w == 1 else v * jnp.asarray(w, dtype) for v, w in terms]
-    return functools.reduce(lax.add, weighted)
+    return functools.reduce(lax.add, (_weighted(v, w, dtype) for v, w in terms))
+
+
+def _weighted(value: Array, weights: Any, dtype: Any) -> Array:
+    if np.ndim(weights) == 0 and weights == 1:
+        return value
+    product = value * jnp.asarray(weights, dtype)
+    return product if np.all(weights) else jnp.where(weights == 0, 0, product)  # 0 times infinity isn't 0
 
 
 def _multiply(x: Array, axis: int, taps: Taps) -> Array:

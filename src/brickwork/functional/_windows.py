@@ -118,7 +118,9 @@ AnyWindows = Regular | Irregular | Drawn
 
 
 def _take(x: Any, places: np.ndarray, axis: int) -> Any:
-    return x if x.shape[axis] == 1 and places.max() == 0 else jnp.take(x, places, axis, mode="clip")
+    if x.shape[axis] == 1 and places.max() == 0:  # all the same, and a gather would be slow
+        return jnp.broadcast_to(x, (*x.shape[:axis], len(places), *x.shape[axis + 1 :]))
+    return jnp.take(x, places, axis, mode="clip")
 
 
 def regular(function: str, ndim: int, x: Array, kernel: Any, stride: Any, *options: Any) -> tuple[Regular, ...]:

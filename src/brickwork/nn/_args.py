@@ -59,7 +59,11 @@ def torch_order(*names: str) -> Callable[[Init], Init]:
         parameters = list(inspect.signature(init).parameters.values())[1:]
         own = [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
 
+        known = {p.name for p in parameters} | set(names)
+
         def explain(layer: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
+            if not kwargs.keys() <= known or not kwargs.keys().isdisjoint(names[: len(args)]):
+                return None  # there is something else to say first
             if len(args) > len(own) or not kwargs.keys().isdisjoint(own[: len(args)]):
                 return _explain(layer, own, names, args, kwargs)
             return None
@@ -80,6 +84,9 @@ def _explain(layer: str, own: list[str], names: tuple[str, ...], args: tuple[Any
     got = f"({shown})" if kwargs else f"{len(args)} positional {kind} ({shown})"
     problem = f"{layer}({signature}): got {got}; write nn.{layer}"
     given = {**dict(zip(names, args, strict=False)), **kwargs}
+    missing = [name for name in own[:1] if name not in given]
+    if missing:
+        return f"{layer}({signature}): got {got}; missing {missing[0]!r}, which is given first."
     if any(isinstance(given.get(name), bool) for name in own):  # not torch's order
         return f"{problem}({', '.join(own)}, ...) and give the others by keyword"
     front = [repr(given.pop(name)) for name in own if name in given]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 import operator
 from collections.abc import Callable
 from typing import Any
@@ -73,10 +74,11 @@ class Repeat(Module):
                 "write Repeat(lambda: Block(...), n)"
             )
         for name, number in (("n", n), ("unroll", unroll)):
-            if isinstance(number, bool) or not isinstance(number, int):
+            if isinstance(number, bool) or not isinstance(number, numbers.Integral):
                 raise TypeError(f"Repeat: {name} must be an integer, got {number!r}")
             if number < 1:
                 raise ValueError(f"Repeat: {name} must be at least 1, got {number}")
+        n, unroll = int(n), int(unroll)
         self.block = stack_all(_make(make_block, n), "Repeat", "block")
         self._repeated = n, 0
         self.remat = checks.flag(remat, "Repeat", "remat")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ..core import ModuleBase, Parameter
 from ._optimizer import Optimizer
@@ -150,8 +150,7 @@ class Recipe:
     name: str
     settings: tuple[tuple[str, Any], ...]
 
-    @functools.cached_property
-    def transformation(self) -> Any:
+    def transformation(self, dtype: Any) -> Any:
         """The transformation, with its learning rate as part of the state, where it can be changed."""
         import optax
 
@@ -159,26 +158,32 @@ class Recipe:
         rate = fixed.pop("learning_rate")
         rule = _RULES[self.name](**fixed)
         if not callable(rate):
-            return _with_rate(rule, rate)
+            return _with_rate(rule, rate, dtype)
 
         def scheduled(learning_rate: Any) -> Any:
             return optax.chain(rule, optax.scale_by_learning_rate(learning_rate))
 
-        return optax.inject_hyperparams(scheduled, hyperparam_dtype=jnp.float32)(learning_rate=rate)
+        return optax.inject_hyperparams(scheduled, hyperparam_dtype=dtype)(learning_rate=rate)
 
     def init(self, params: Any) -> Any:
         """The initial state, as optax names it."""
-        return self.transformation.init(params)
+        return self.transformation(_rate_dtype(params)).init(params)
 
     def update(self, updates: Any, state: Any, params: Any = None) -> Any:
         """One step, as optax names it."""
-        return self.transformation.update(updates, state, params)
+        return self.transformation(_rate_dtype(updates)).update(updates, state, params)
 
     def __getstate__(self) -> dict[str, Any]:
         return {"name": self.name, "settings": self.settings}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
+
+
+def _rate_dtype(tree: Any) -> Any:
+    """The dtype of a learning rate: float32, or float64 where there is anything of that."""
+    wide = any(x.dtype in (np.float64, np.complex128) for x in jax.tree_util.tree_leaves(tree))
+    return np.float64 if wide else np.float32
 
 
 class RateState(NamedTuple):
@@ -188,12 +193,12 @@ class RateState(NamedTuple):
     inner: Any
 
 
-def _with_rate(rule: Any, rate: float) -> Any:
+def _with_rate(rule: Any, rate: float, dtype: Any) -> Any:
     """A rule followed by ``-learning_rate``, which is state: one array less than optax's general way."""
     import optax
 
     def init(params: Any) -> RateState:
-        return RateState({"learning_rate": jnp.asarray(rate, jnp.float32)}, rule.init(params))
+        return RateState({"learning_rate": jnp.asarray(rate, dtype)}, rule.init(params))
 
     def update(updates: Any, state: RateState, params: Any = None) -> tuple[Any, RateState]:
         updates, inner = rule.update(updates, state.inner, params)
