@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,7 +12,7 @@ from tests.contract.catalogue import Row, every_row, rows_where
 
 import brickwork as bw
 from brickwork import nn
-from brickwork.errors import ShapeMismatchError
+from brickwork.errors import BrickworkError, ShapeMismatchError
 
 
 class Net(nn.Module):
@@ -166,3 +168,9 @@ def test_in_a_jax_transform_the_write_is_refused():
     with pytest.raises(bw.errors.TraceLeakError, match=r"bw\.compile for jax\.jit"):
         jax.jit(lambda x: net(x))(jnp.ones((4, 3)))
     np.asarray(net.body[1].running_mean)
+
+
+@every_row
+def test_a_number_of_python_is_an_array_of_no_axes(row: Row):
+    with contextlib.suppress(BrickworkError, TypeError, ValueError, IndexError):
+        row.make()(0.5)

@@ -256,3 +256,11 @@ def test_another_batch_in_a_cache():
         "Make a new nn.KVCache for another batch.",
         note="in net (KVCache((1, 2, 4, 4))), called with float32[3, 2, 1, 4], float32[3, 2, 1, 4]",
     )
+
+
+@pytest.mark.parametrize("layer", [nn.TransformerEncoderLayer, nn.TransformerDecoderLayer])
+def test_another_width_than_the_layer_was_made_for(layer):
+    x = jnp.ones((5, 2, 4))
+    given = (x,) if layer is nn.TransformerEncoderLayer else (x, x)
+    with pytest.raises(ShapeMismatchError, match=r"x has 4 features in its last axis, but 2 are expected\. Got x: "):
+        layer(2, d_model=2)(*given)

@@ -106,6 +106,7 @@ def _advice(x: Any) -> str:
 
 def describe(x: Any) -> str:
     """Return the dtype and shape of an array as ``float32[2, 21]``."""
+    x = x if hasattr(x, "shape") else jnp.asarray(x)  # a number of Python
     return f"{x.dtype}[{', '.join(map(str, x.shape))}]"
 
 
@@ -211,7 +212,7 @@ _KINDS = {1: "sequence", 2: "image", 3: "volume"}
 
 def require_spatial(x: Any, ndim: int, function: str) -> None:
     """Raise ``ShapeMismatchError`` unless ``x`` has ``ndim`` axes besides channels, and perhaps a batch."""
-    rank = len(x.shape)
+    rank = len(shape_of(x, function))
     if rank not in (ndim + 1, ndim + 2):
         fix = "Add the missing axes, or reshape the data."
         if rank == ndim:

@@ -209,10 +209,11 @@ class MultiheadAttention(Module):
     def _require_shapes(self, named: dict[str, Any]) -> None:
         """Check the shapes of query, key and value."""
         q, k, v = named.values()
-        for name, x in named.items():
-            if x.ndim not in (2, 3) or x.ndim != q.ndim:
+        ranks = [len(checks.shape_of(x, _NAME, name)) for name, x in named.items()]
+        for (name, x), rank in zip(named.items(), ranks, strict=True):
+            if rank not in (2, 3) or rank != ranks[0]:
                 axes = "(N, L, E)" if self.batch_first else "(L, N, E)"
-                problem = f"{name} must have 3 axes {axes}, or all of them 2 axes (L, E), not {x.ndim}."
+                problem = f"{name} must have 3 axes {axes}, or all of them 2 axes (L, E), not {rank}."
                 checks.shape_error(_NAME, problem, "Add the missing axes, or reshape the data.", **{name: x})
         e = self.embed_dim or q.shape[-1]
         if e % self.num_heads:

@@ -109,8 +109,9 @@ class KVCache(Module):
         return self.key.value.astype(key.dtype), self.value.value.astype(value.dtype), mask
 
     def _require_axes(self, name: str, x: Any) -> None:
-        if len(x.shape) != 4:
-            problem = f"{name} must have 4 axes (N, H, T, D), not {len(x.shape)}."
+        rank = len(checks.shape_of(x, "KVCache", name))
+        if rank != 4:
+            problem = f"{name} must have 4 axes (N, H, T, D), not {rank}."
             checks.shape_error("KVCache", problem, "Split the heads, and add a batch axis.", **{name: x})
 
     def reset(self) -> None:

@@ -123,7 +123,7 @@ class BatchNorm(ChannelNorm):
         self._declare(num_features, eps, momentum, affine, track_running_stats, bias, dtype)
 
     def _require_axes(self, x: Any) -> None:
-        name, rank = type(self).__name__, len(x.shape)
+        name, rank = type(self).__name__, len(checks.shape_of(x, type(self).__name__))
         if rank in [len(axes) for axes in self._axes]:
             return
         forms = " or ".join(f"({', '.join(axes)})" for axes in self._axes)

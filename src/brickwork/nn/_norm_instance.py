@@ -45,7 +45,7 @@ class InstanceNorm(ChannelNorm):
         self._declare(num_features, eps, momentum, affine, track_running_stats, bias, dtype)
 
     def _channel_axis(self, x: Any) -> int:
-        return len(x.shape) - self._ndim - 1
+        return len(checks.shape_of(x, type(self).__name__)) - self._ndim - 1
 
     def _require_axes(self, x: Any) -> None:
         checks.require_spatial(x, self._ndim, type(self).__name__)

@@ -89,8 +89,9 @@ class SyncBatchNorm(BatchNorm):
         self.axis_name = axis_name
 
     def _require_axes(self, x: Any) -> None:
-        if len(x.shape) < 2:
-            problem = f"x must have at least 2 axes (N, C, ...), not {len(x.shape)}."
+        rank = len(checks.shape_of(x, type(self).__name__))
+        if rank < 2:
+            problem = f"x must have at least 2 axes (N, C, ...), not {rank}."
             checks.shape_error(type(self).__name__, problem, "Add the batch axis: x[None].", x=x)
 
     def _together(self, x: Any) -> tuple[Hashable, ...]:

@@ -90,7 +90,12 @@ class _Layer(Module):
 
     def build(self, x: Any, *_: Any, **__: Any) -> None:
         """Take d_model, to which the dense layers return, from the last axis."""
-        shape = checks.shape_of(x, type(self).__name__)
+        name = type(self).__name__
+        shape = checks.shape_of(x, name)
+        known = self.linear2.weight.shape[0]
+        if shape and known is not None and shape[-1] != known:
+            problem = f"x has {shape[-1]} features in its last axis, but {known} are expected."
+            checks.shape_error(name, problem, f"Check the data, or make the layer with d_model={shape[-1]}.", x=x)
         if shape:
             fill_outputs(self.linear2, shape[-1])
 
