@@ -1,6 +1,7 @@
 """Names that other frameworks have: the error says what is meant here."""
 
 import re
+import traceback
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,7 @@ from brickwork import _elsewhere, functional, init, losses, nn, optim
 SAID = {
     (nn, "Dense"): "Here: nn.Linear(out_features).",
     (nn, "LazyConv2d"): "Here: nn.Conv2d; every layer takes the sizes that it isn't given from its first input.",
+    (nn, "Swish"): "Here: nn.SiLU.",
     (nn, "Conv2D"): "Did you mean nn.Conv2d?",
     (nn, "Flaten"): "Did you mean nn.Flatten?",
     (nn, "relu"): "Here: functional.relu.",
@@ -22,6 +24,7 @@ SAID = {
     (functional, "max_pool2d_with_indices"): "Here: functional.max_pool2d with return_indices=True.",
     (functional, "mse"): "Here: losses.mse.",
     (losses, "mse_loss"): "Here: functional.mse_loss.",
+    (losses, "mean_squared_error"): "Here: losses.mse.",
     (losses, "CrossEntropyLoss"): "Here: nn.CrossEntropyLoss.",
     (init, "xavier_uniform_"): "Here: init.xavier_uniform; arrays can't be changed in place.",
     (init, "glorot_uniform"): "Here: init.xavier_uniform.",
@@ -39,6 +42,8 @@ def test_what_is_said(module, name):
         getattr(module, name)
     text = f"module {module.__name__!r} has no attribute {name!r}. {SAID[module, name]}"
     assert str(error.value) == text
+    shown = "".join(traceback.format_exception_only(error.value))
+    assert shown == f"AttributeError: {text}\n"  # and no guess of Python's own
 
 
 @pytest.mark.parametrize("module", [bw, nn, functional, losses, init, optim], ids=lambda m: m.__name__)

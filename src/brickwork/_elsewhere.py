@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 
 _PURE = "arrays can't be changed in place"
 _LAYERS = {
+    "Add": "nn.Residual, or nn.Parallel(..., mode='sum')",
     "Activation": "write the layer itself, nn.ReLU(), or nn.Lambda(function)",
     "BatchNorm": "nn.BatchNorm1d, nn.BatchNorm2d or nn.BatchNorm3d",
     "BatchNormalization": "nn.BatchNorm1d, nn.BatchNorm2d or nn.BatchNorm3d",
@@ -34,6 +35,10 @@ _LAYERS = {
     "NLLLoss2d": "nn.NLLLoss",
     "Param": "bw.Parameter",
     "RNNBase": "nn.RNN, nn.LSTM or nn.GRU",
+    "Permute": "nn.Lambda(lambda x: jnp.transpose(x, ...))",
+    "Reshape": "nn.Flatten, nn.Unflatten, or nn.Lambda(lambda x: jnp.reshape(x, ...))",
+    "Swish": "nn.SiLU",
+    "TimeDistributed": "leave it out where a layer takes leading axes, as nn.Linear does; else bw.vmap",
     "Rngs": "leave it out: bw.seed(number) seeds everything",
     "functional": "brickwork.functional",
     "init": "brickwork.init; an initialiser is given to a parameter, or to net.initialize(init=...)",
@@ -55,6 +60,13 @@ _INITIALISERS = {
     "glorot_normal": "init.xavier_normal",
     "glorot_uniform": "init.xavier_uniform",
     "trunc_normal": "init.truncated_normal; the standard deviation comes first",
+}
+_LOSSES = {
+    "binary_crossentropy": "losses.bce, or losses.bce_with_logits",
+    "categorical_crossentropy": "losses.cross_entropy, of logits",
+    "mean_absolute_error": "losses.l1",
+    "mean_squared_error": "losses.mse",
+    "sparse_categorical_crossentropy": "losses.cross_entropy, of logits",
 }
 _TOP = {
     "DataLoader": "any loader will do whose batches are NumPy arrays",
@@ -84,6 +96,7 @@ _TABLES = {
     "brickwork": _TOP,
     "brickwork.functional": _FUNCTIONS,
     "brickwork.init": _INITIALISERS,
+    "brickwork.losses": _LOSSES,
     "brickwork.nn": _LAYERS,
     "brickwork.optim": _OPTIMISERS,
 }
@@ -96,7 +109,7 @@ def unknown_in(module: str) -> Callable[[str], NoReturn]:
         start = f"module {module!r} has no attribute {name!r}"
         advice = None if name.startswith("__") else _advice(module, name)
         if advice:
-            raise AttributeError(f"{start}. {advice}")
+            raise AttributeError(f"{start}. {advice}", name="")  # without a name, Python would add a guess of its own
         raise AttributeError(start, name=name, obj=sys.modules[module])  # Python knows similar names
 
     return missing

@@ -28,6 +28,11 @@ def test_switches_are_true_or_false(option, value):
         bw.compile(**{option: value})
 
 
+def test_a_class_of_modules_is_no_function():
+    with pytest.raises(TypeError, match=r"compile: Linear is a class; compile an instance of it, Linear\(\.\.\.\)"):
+        bw.compile(bw.nn.Linear)
+
+
 def test_other_ways_of_control_flow():
     with pytest.raises(ValueError, match='must be "speculate" or "error", got \'trace\''):
         bw.compile(jnp.matmul, control_flow="trace")

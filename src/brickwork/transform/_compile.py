@@ -113,6 +113,8 @@ def compile(fn: Any = None, *, donate: bool = True, control_flow: str = "specula
         return fn
     if isinstance(fn, ModuleBase):
         return CompiledModule(fn, options)
+    if isinstance(fn, type) and issubclass(fn, ModuleBase):
+        raise TypeError(f"compile: {fn.__name__} is a class; compile an instance of it, {fn.__name__}(...)")
     if inspect.isgeneratorfunction(fn) or inspect.iscoroutinefunction(fn):
         raise TypeError(
             f"compile: {fn.__name__} is a {'generator' if inspect.isgeneratorfunction(fn) else 'coroutine'} "
