@@ -355,7 +355,7 @@ class Compiled:
         forbid(self._record, why)
         watch()
         enable_cache()  # before tracing, in which initial values are computed
-        ahead = fetch_ahead(self._fn, signature.arrays, self._record.compilations)
+        ahead = None if self._options.onednn else fetch_ahead(self._fn, signature.arrays, self._record.compilations)
         given = None if not self._options.speculate or not listen() else () if wrong is None else wrong.decisions
         program = Program(self._fn, signature, self._guards(signature), boxes, self._options, given)
         program.cause, program.ahead = why, ahead

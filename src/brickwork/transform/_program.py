@@ -438,10 +438,10 @@ class Program:
     def compile(self, read_only: list[Any], overwritten: list[Any], arrays: list[Any]) -> None:
         """Lower and compile for these values; calls of ``jitted`` find the result in JAX's cache."""
         started = time.perf_counter()
-        with lowering(self.options.onednn) as calls:
+        with lowering(self.options.onednn):
             lowered = self.jitted.lower(read_only, overwritten, arrays)
             middle = time.perf_counter()
-            with self.ahead() if self.ahead is not None and not calls else nullcontext():
+            with self.ahead() if self.ahead is not None else nullcontext():
                 self.executable = lowered.compile()
         self.trace_seconds += middle - started
         self.compile_seconds = time.perf_counter() - middle
