@@ -18,7 +18,7 @@ MULTIPLY = {row.name for family in (attention, conv, linear, recurrent) for row 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     pytestmark = pytest.mark.skipif(not _onednn._usable(), reason="oneDNN needs JAX 0.12 and an x86 processor")
-LEFT_TO_XLA = {"Conv2d depthwise", "Bilinear"}
+LEFT_TO_XLA = {"Conv2d depthwise", "Conv3d", "Bilinear"}  # sums of shifted arrays, and products of other kinds
 
 
 @rows_where(lambda row: row.name in MULTIPLY and row.has_parameters)
