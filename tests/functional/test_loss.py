@@ -234,3 +234,10 @@ def test_both_ways_to_find_the_scores_of_targets(monkeypatch, shape):
 def test_gradients_of_infinite_differences_are_bounded(loss):
     slope = jax.grad(lambda x: loss(x, jnp.zeros(4)))(jnp.array([jnp.inf, 1.0, -jnp.inf, 3e38]))
     np.testing.assert_array_equal(slope, [0.25, 0.25, -0.25, 0.25])
+
+
+@pytest.mark.parametrize("delta", [1.0, float("inf")])
+def test_a_difference_that_is_nan_stays_so(delta):
+    x = jnp.array([jnp.nan, 1.0])
+    np.testing.assert_array_equal(losses.huber(x, jnp.zeros(2), delta=delta, reduction="none"), [np.nan, 0.5])
+    assert jnp.isnan(losses.smooth_l1(x, jnp.zeros(2)))

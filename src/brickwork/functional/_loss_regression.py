@@ -355,10 +355,11 @@ def _huber(prediction: Array, target: Array, weight: Array | None, *, delta: flo
     y, t, w = base.widen(prediction, target, weight)
     difference = y - t
     size = jnp.abs(difference)
-    near = jnp.where(size <= delta, difference, 0)  # and not what is far away, whose gradient would be 0 * infinity
-    loss = near * near / 2
-    if not math.isinf(delta):
-        loss = jnp.where(size <= delta, loss, delta * (size - delta / 2))
+    if math.isinf(delta):
+        loss = difference * difference / 2
+    else:
+        near = jnp.where(size <= delta, difference, 0)  # not what is far away, whose gradient would be 0 * infinity
+        loss = jnp.where(size <= delta, near * near / 2, delta * (size - delta / 2))
     return base.reduce(loss if w is None else loss * w, reduction, prediction.dtype)
 
 
