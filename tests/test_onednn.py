@@ -23,7 +23,7 @@ from brickwork import _onednn, losses, nn, optim
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
-    _there = _onednn._usable()
+    _there = _onednn.usable()
 
 pytestmark = pytest.mark.skipif(not _there, reason="oneDNN needs JAX 0.12 and an x86 processor")
 CALLS = ("__onednn$matmul", "__onednn$convolution")

@@ -9,8 +9,8 @@ from typing import Any, NoReturn
 
 _PURE = "arrays can't be changed in place"
 _LAYERS = {
-    "Add": "nn.Residual, or nn.Parallel(..., mode='sum')",
     "Activation": "write the layer itself, nn.ReLU(), or nn.Lambda(function)",
+    "Add": "nn.Residual, or nn.Parallel(..., mode='sum')",
     "BatchNorm": "nn.BatchNorm1d, nn.BatchNorm2d or nn.BatchNorm3d",
     "BatchNormalization": "nn.BatchNorm1d, nn.BatchNorm2d or nn.BatchNorm3d",
     "Block": "bw.Module",
@@ -34,12 +34,12 @@ _LAYERS = {
     "MultiHeadDotProductAttention": "nn.MultiheadAttention",
     "NLLLoss2d": "nn.NLLLoss",
     "Param": "bw.Parameter",
-    "RNNBase": "nn.RNN, nn.LSTM or nn.GRU",
     "Permute": "nn.Lambda(lambda x: jnp.transpose(x, ...))",
+    "RNNBase": "nn.RNN, nn.LSTM or nn.GRU",
     "Reshape": "nn.Flatten, nn.Unflatten, or nn.Lambda(lambda x: jnp.reshape(x, ...))",
+    "Rngs": "leave it out: bw.seed(number) seeds everything",
     "Swish": "nn.SiLU",
     "TimeDistributed": "leave it out where a layer takes leading axes, as nn.Linear does; else bw.vmap",
-    "Rngs": "leave it out: bw.seed(number) seeds everything",
     "functional": "brickwork.functional",
     "init": "brickwork.init; an initialiser is given to a parameter, or to net.initialize(init=...)",
     "jit": "bw.compile",

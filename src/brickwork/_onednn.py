@@ -48,8 +48,8 @@ def chosen() -> bool:
 
 @contextmanager
 def choosing(wanted: bool) -> Iterator[None]:
-    """While a function is traced: take the forms that suit oneDNN, if that is wanted and there."""
-    before, _state.chosen = _state.chosen, wanted and _usable()
+    """While a function is traced: take the forms that suit oneDNN, if that is wanted."""
+    before, _state.chosen = _state.chosen, wanted
     try:
         yield
     finally:
@@ -58,12 +58,12 @@ def choosing(wanted: bool) -> Iterator[None]:
 
 @contextmanager
 def lowering(wanted: bool) -> Iterator[list[str]]:
-    """While a program is lowered and compiled, or may be: call oneDNN, if that is wanted and there.
+    """While a program is lowered and compiled, or may be: call oneDNN, if that is wanted.
 
     The calls are added to the list. Nothing is written to the compilation cache meanwhile: XLA fails to.
     """
     calls: list[str] = []
-    if not wanted or not _usable():
+    if not wanted:
         yield calls
         return
     before, _state.calls = _state.calls, calls
@@ -74,7 +74,8 @@ def lowering(wanted: bool) -> Iterator[list[str]]:
         _state.calls = before
 
 
-def _usable() -> bool:
+def usable() -> bool:
+    """Whether oneDNN can be called: on a CPU, if it is there; says once if it is not."""
     return jax.default_backend() == "cpu" and _available()
 
 

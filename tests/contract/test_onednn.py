@@ -17,7 +17,7 @@ from brickwork import _onednn
 MULTIPLY = {row.name for family in (attention, conv, linear, recurrent) for row in family.ROWS}
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
-    pytestmark = pytest.mark.skipif(not _onednn._usable(), reason="oneDNN needs JAX 0.12 and an x86 processor")
+    pytestmark = pytest.mark.skipif(not _onednn.usable(), reason="oneDNN needs JAX 0.12 and an x86 processor")
 LEFT_TO_XLA = {"Conv2d depthwise", "Conv3d", "Bilinear"}  # sums of shifted arrays, and products of other kinds
 
 

@@ -74,7 +74,8 @@ def plain(x: Array, weight: Array, g: Geometry) -> Array:
 def _thinned(x: Array, weight: Array, g: Geometry) -> Array:
     """XLA's convolution, of only those elements that windows of one element see."""
     if math.prod(weight.shape[2:]) == 1 and set(g.stride) != {1}:
-        x = pad(x, g.padding)[(..., *(slice(None, None, s) for s in g.stride))]
+        window = weight.shape[2:]
+        (x,) = shifted(pad(x, g.padding), output_size(x.shape, weight.shape, g), window, g)
         g = g._replace(stride=(1,) * len(g.stride), padding=((0, 0),) * len(g.stride))
     return plain(x, weight, g)
 

@@ -180,6 +180,7 @@ def explain(
         executable, placement = (None, None) if program.eager else lower_as_called(record, ready, signature)
         compiles = record.compilations > before
     figures = Figures.of(executable)
+    text = executable.as_text() if executable is not None and (hlo or ready.onednn) else None
     names = signature.paths(record.fn)
     given = list(zip(names, signature.kinds, signature.leaves, strict=True))
     return Explanation(
@@ -200,8 +201,8 @@ def explain(
         temp_bytes=figures.temp_bytes,
         donated_bytes=figures.donated_bytes,
         peak_memory=figures.peak_memory,
-        onednn=executable.as_text().count(ONEDNN) if ready.onednn and executable is not None else 0,
-        hlo=executable.as_text() if hlo and executable is not None else None,
+        onednn=text.count(ONEDNN) if text is not None and ready.onednn else 0,
+        hlo=text if hlo else None,
     )
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .._onednn import choosing, lowering
+from .._onednn import choosing, lowering, usable
 from ..core import Frame, ModuleBase, Structure, Variable
 from ..core._containers import made_in_trace
 from ..core._frame import UPDATE_LOCK, all_or_nothing
@@ -284,11 +284,12 @@ class Program:
         self.ahead: FetchedAhead | None = None
         self.guards = guards
         self.name = getattr(fn, "__name__", type(fn).__name__)
-        self.options = options
-        with choosing(options.onednn):
+        self.onednn = options.onednn and usable()
+        with choosing(self.onednn):
             traced = _Traced(fn, signature, _initial_inputs(guards, boxes), given)
         self.path = Path(traced.decisions)
         self.obstacle = ""  # why it has to run without being compiled, if so
+        self.donate = options.donate
         self._latch = [False]
         self._arrange(traced, boxes)
         self._assume(traced, guards, boxes)
@@ -307,7 +308,7 @@ class Program:
             self.obstacle = f"more than {MOST_DECISIONS} decisions were taken in one call"
         elif self.path and (self.cautious or traced.jaxpr.effects):  # a run that is dropped must have no effect
             self.obstacle = "a callback to Python, or what is written to a jax.Ref, can't be taken back"
-        donate = self.options.donate and not self.cautious and not self.path
+        donate = self.donate and not self.cautious and not self.path
         write_shapes = {id(v): s for v, s in zip(traced.written, traced.write_shapes, strict=True)}
         placement: list[tuple[str, int]] = []  # of every traced input, in order
         read_only: list[Variable] = []
@@ -438,7 +439,7 @@ class Program:
     def compile(self, read_only: list[Any], overwritten: list[Any], arrays: list[Any]) -> None:
         """Lower and compile for these values; calls of ``jitted`` find the result in JAX's cache."""
         started = time.perf_counter()
-        with lowering(self.options.onednn):
+        with lowering(self.onednn):
             lowered = self.jitted.lower(read_only, overwritten, arrays)
             middle = time.perf_counter()
             with self.ahead() if self.ahead is not None else nullcontext():

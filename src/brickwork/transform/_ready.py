@@ -68,7 +68,7 @@ class Ready:
     def __init__(self, program: Program, boxes: Structure, dispose: Callable[[Any], None]) -> None:
         self.program = program
         self.jitted = program.jitted
-        self.onednn = program.options.onednn
+        self.onednn = program.onednn
 
         def resolve(sources: list[Any]) -> list[Any]:
             return [boxes.variables[s] if isinstance(s, int) else s for s in sources]

@@ -83,18 +83,17 @@ class Exported:
         return fill(self._about["outputs"], iter(self._run(first, sizes.arrays)))
 
     def _run(self, parameters: Any, arrays: list[Any]) -> Any:
-        what, fix = "differentiated", "Load the network itself, or export the function that computes the gradient"
-        reason = None
-        if not any(map(is_differentiated, arrays)):
-            try:
-                return self._call(*parameters, arrays)
-            except NotImplementedError as error:
-                what, fix = (
-                    "mapped over (vmap)",
-                    "Export the function that maps, or the network with an axis of any size",
-                )
-                reason = error
-        raise TypeError(f"{self._title} is compiled as it is and can't be {what}. {fix}.") from reason
+        start = f"{self._title} is compiled as it is and can't be"
+        if any(map(is_differentiated, arrays)):
+            fix = "Load the network itself, or export the function that computes the gradient."
+            raise TypeError(f"{start} differentiated. {fix}")
+        try:
+            return self._call(*parameters, arrays)
+        except NotImplementedError as error:  # how JAX says that there is no rule to map over a program
+            if not str(error).startswith("Batching rule"):
+                raise
+            fix = "Export the function that maps, or the network with an axis of any size."
+            raise TypeError(f"{start} mapped over (vmap). {fix}") from error
 
     @property
     def _title(self) -> str:
