@@ -13,13 +13,14 @@ from jax import lax
 
 from ..core._jax import varying_alike
 from . import _checks as checks
+from ._moments import covariance, moments
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float
 
     from ._types import ArrayLike
 
-    _Saved = tuple[Array, Array | None, Array | None, Array, Array]
+    _Saved = tuple[Array, Array | None, Array | None, Array | None, Array, Array]
 
 _SHIFT_SAMPLES = 32  # elements of each channel whose mean is taken as the shift
 
@@ -47,7 +48,7 @@ def batch_norm_train(
         eps: added to the variance.
         shift: ``(C,)``, numbers near the means, subtracted before squaring so that nothing
             cancels. The result does not depend on it but for rounding. ``None``: the mean over a
-            few elements of the batch.
+            few elements of the batch. It isn't needed on a CPU.
         axis_name: the name of a mapped axis around, of ``shard_map`` or ``vmap``, or several: mean and
             variance are then those of the batches of all devices, or lanes, together.
 
@@ -156,6 +157,14 @@ def _channel_sum(x: Array) -> Array:
     return x.sum((0, *range(2, x.ndim)))
 
 
+def _channel_mean(x: Array) -> Array:
+    return _channel_sum(x) / _per_channel(x)
+
+
+def _per_channel(x: Array) -> int:
+    return x.size // max(x.shape[1], 1)
+
+
 def _affine(centred: Array, rstd: Array, weight: Array | None, bias: Array | None) -> Array:
     """Scale what is centred, channel by channel."""
     scale = rstd if weight is None else rstd * weight.astype(rstd.dtype)
@@ -182,7 +191,8 @@ def _batch_norm_eval(
 def _batch_norm_train(
     x: Array, weight: Array | None, bias: Array | None, shift: Array | None, *, eps: float
 ) -> tuple[Array, Array, Array]:
-    return _normalize(eps, *varying_alike(x, weight, bias, _near_mean(x, shift)))
+    shift = None if jax.default_backend() == "cpu" else _near_mean(x, shift)
+    return _normalize(eps, *varying_alike(x, weight, bias, shift))
 
 
 @functools.partial(jax.jit, static_argnames=("eps", "axis_name"))
@@ -191,7 +201,7 @@ def _batch_norm_together(
 ) -> tuple[Array, Array, Array]:
     """As ``_batch_norm_train``, over all devices; JAX finds the gradient, with the collectives that belong to it."""
     shift = _near_mean(x, shift)
-    mean, var = _moments(x, shift)
+    mean, var = _moments_around(shift, x)
     whole = lax.pmean(mean, axis_name)
     var = lax.pmean(var + jnp.square(mean - whole), axis_name)
     return _batch_norm_eval(x, whole, var, weight, bias, eps=eps), whole, var
@@ -207,51 +217,52 @@ def _near_mean(x: Array, shift: Array | None) -> Array:
     return lax.stop_gradient(shift.astype(dtype))
 
 
-def _moments(x: Array, shift: Array) -> tuple[Array, Array]:
+def _moments_around(shift: Array, x: Array) -> tuple[Array, Array]:
     """Mean and biased variance of each channel, in one pass over what ``shift`` brings close to zero."""
-    count = x.size // max(x.shape[1], 1)
     shifted = x.astype(shift.dtype) - _along_channels(shift, x)
-    offset = _channel_sum(shifted) / count
-    var = jnp.maximum(_channel_sum(shifted * shifted) / count - offset * offset, 0)
+    offset = _channel_mean(shifted)
+    var = jnp.maximum(_channel_mean(shifted * shifted) - offset * offset, 0)
     return offset + shift, var
 
 
 def _normalize_plain(
-    eps: float, x: Array, weight: Array | None, bias: Array | None, shift: Array
+    eps: float, x: Array, weight: Array | None, bias: Array | None, shift: Array | None
 ) -> tuple[Array, Array, Array]:
     return _normalize_forward(eps, x, weight, bias, shift)[0]
 
 
 def _normalize_forward(
-    eps: float, x: Array, weight: Array | None, bias: Array | None, shift: Array
+    eps: float, x: Array, weight: Array | None, bias: Array | None, shift: Array | None
 ) -> tuple[tuple[Array, Array, Array], _Saved]:
-    mean, var = _moments(x, shift)
+    wide = x.astype(checks.statistics_dtype(x.dtype))
+    along = functools.partial(_along_channels, x=x)
+    mean, var = moments(wide, _channel_mean, along) if shift is None else _moments_around(shift, x)
     rstd = lax.rsqrt(var + eps)
-    y = _affine(x.astype(shift.dtype) - _along_channels(mean, x), rstd, weight, bias).astype(x.dtype)
-    return (y, mean, var), (x, weight, bias, mean, rstd)
+    y = _affine(wide - along(mean), rstd, weight, bias).astype(x.dtype)
+    return (y, mean, var), (x, weight, bias, shift, mean, rstd)
 
 
 def _normalize_backward(eps: float, saved: _Saved, cotangents: tuple[Array, Array, Array]) -> tuple[Array | None, ...]:
     """Return the gradients: ``dx = dy * a + (x - mean) * k1 + k0``, three numbers a channel."""
-    x, weight, bias, mean, rstd = saved
+    x, weight, bias, shift, mean, rstd = saved
     if x.size == 0:  # the mean of nothing is NaN, and what follows from it would be
-        return tuple(None if v is None else jnp.zeros_like(v) for v in (x, weight, bias, mean))
+        return tuple(None if v is None else jnp.zeros_like(v) for v in (x, weight, bias, shift))
     dy, dmean, dvar = cotangents
     dtype = mean.dtype
-    count = x.size // max(x.shape[1], 1)
-    dy = dy.astype(dtype)
-    centred = x.astype(dtype) - _along_channels(mean, x)
+    count = _per_channel(x)
+    dy, wide = dy.astype(dtype), x.astype(dtype)
+    along = functools.partial(_along_channels, x=x)
     dbias = _channel_sum(dy)
-    dscale = _channel_sum(dy * centred)  # with respect to weight * rstd
+    dscale = covariance(dy, dbias, wide, mean, rstd, _channel_sum, along)  # with respect to weight * rstd
     a = rstd if weight is None else rstd * weight.astype(dtype)
     k1 = (2 * dvar - a * rstd * rstd * dscale) / count
     k0 = (dmean - a * dbias) / count
-    dx = dy * _along_channels(a, x) + centred * _along_channels(k1, x) + _along_channels(k0, x)
+    dx = dy * along(a) + (wide - along(mean)) * along(k1) + along(k0)
     return (
         dx.astype(x.dtype),
         None if weight is None else (dscale * rstd).astype(weight.dtype),
         None if bias is None else dbias.astype(bias.dtype),
-        jnp.zeros_like(mean),
+        None if shift is None else jnp.zeros_like(shift),
     )
 
 

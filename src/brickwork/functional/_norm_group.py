@@ -11,6 +11,7 @@ from jax import lax
 
 from ..core._jax import varying_alike
 from . import _checks as checks
+from ._moments import covariance, moments
 from ._norm import check_channels
 
 if TYPE_CHECKING:
@@ -175,9 +176,8 @@ def _normalize_forward(
     examples, channels = x.shape[:2]
     wide = x.astype(dtype)
     rows = wide.reshape(examples * groups, -1)
-    mean = rows.mean(1)
-    var = jnp.square(rows - mean[:, None]).mean(1).reshape(examples, groups)
-    mean = mean.reshape(examples, groups)
+    each = moments(rows, lambda v: v.mean(1), lambda v: v[:, None])
+    mean, var = (v.reshape(examples, groups) for v in each)
     rstd = lax.rsqrt(var + eps)
     scale = _to_channels(rstd, channels)
     if weight is not None:
@@ -193,29 +193,31 @@ def _normalize_backward(
 ) -> tuple[Array | None, ...]:
     """Return the gradients: ``dx = dy * a + (x - mean) * k1 + k0``, with numbers for each channel or group.
 
-    All of them follow from two sums over each channel, which XLA takes in one pass.
+    All of them follow from two sums over each channel.
     """
     x, weight, bias, mean, rstd = saved
     dy, dmean, dvar = cotangents
     dtype = mean.dtype
     examples, channels = x.shape[:2]
     dy = dy.astype(dtype).reshape(examples, channels, -1)
-    centred = x.astype(dtype).reshape(examples, channels, -1) - _to_channels(mean, channels)
+    wide = x.astype(dtype).reshape(examples, channels, -1)
+    means, rstds = _to_channels(mean, channels), _to_channels(rstd, channels)  # (N, C, 1)
     count = x.size // (examples * groups)
-    by_bias, by_scale = dy.sum(2), (dy * centred).sum(2)  # (N, C)
+    by_bias = dy.sum(2)  # (N, C)
+    by_scale = covariance(dy, by_bias, wide, means[..., 0], rstds[..., 0], lambda v: v.sum(2), lambda v: v[..., None])
 
     def total(v: Array) -> Array:  # over the channels of each group
         return (v if weight is None else v * weight.astype(dtype)).reshape(examples, groups, -1).sum(2)
 
-    a = _to_channels(rstd, channels)
+    a = rstds
     if weight is not None:
         a = a * weight.astype(dtype)[:, None]
     k1 = (2 * dvar - total(by_scale) * rstd * rstd * rstd) / count
     k0 = (dmean - total(by_bias) * rstd) / count
-    dx = dy * a + centred * _to_channels(k1, channels) + _to_channels(k0, channels)
+    dx = dy * a + (wide - means) * _to_channels(k1, channels) + _to_channels(k0, channels)
     return (
         dx.reshape(x.shape).astype(x.dtype),
-        None if weight is None else (by_scale * _to_channels(rstd, channels)[..., 0]).sum(0).astype(weight.dtype),
+        None if weight is None else (by_scale * rstds[..., 0]).sum(0).astype(weight.dtype),
         None if bias is None else by_bias.sum(0).astype(bias.dtype),
     )
 
