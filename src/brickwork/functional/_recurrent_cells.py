@@ -290,10 +290,44 @@ def _one_step(x: Array, state: tuple[Array | None, ...], weights: Weights, *, ki
     return tuple(s.reshape(*x.shape[:-1], s.shape[-1]).astype(dtype) for s in new)
 
 
-def matmul(x: Array, weight: Array) -> Array:
+class Turned(NamedTuple):
+    """A weight that many steps multiply by, and the same transposed, which XLA on a CPU would do in each of them."""
+
+    weight: Array
+    transposed: Array
+
+
+def turned(weight: Array) -> Turned:
+    """Transpose a weight once."""
+    return Turned(weight, lax.optimization_barrier(weight.T))
+
+
+def matmul(x: Array, weight: Array | Turned) -> Array:
     """Return ``x @ weight.T``, added up in float32 at least."""
+    if isinstance(weight, Turned):
+        return _matmul_turned(x.astype(weight.transposed.dtype), *weight)
+    return _contract(x.astype(weight.dtype), weight, 1)
+
+
+def _contract(x: Array, weight: Array, axis: int) -> Array:
     wide = checks.statistics_dtype(weight.dtype)
-    return lax.dot_general(x.astype(weight.dtype), weight, (((1,), (1,)), ((), ())), preferred_element_type=wide)
+    return lax.dot_general(x, weight, (((1,), (axis,)), ((), ())), preferred_element_type=wide)
+
+
+@jax.custom_jvp
+def _matmul_turned(x: Array, weight: Array, transposed: Array) -> Array:
+    return _contract(x, transposed, 0)
+
+
+@_matmul_turned.defjvp
+def _matmul_turned_jvp(primals: tuple[Array, ...], tangents: tuple[Array, ...]) -> tuple[Array, Array]:
+    """The gradient is that of the plain product, whose own factors lie as it wants them.
+
+    It goes to the weight alone, also that of the other one, which is computed from it. (Without a tangent there, JAX
+    0.10 gets second derivatives of a scan wrong.)
+    """
+    (x, weight, transposed), (dx, dweight, _) = primals, tangents
+    return _matmul_turned(x, weight, transposed), _contract(dx, weight, 1) + _contract(x, dweight, 1)
 
 
 def input_part(kind: str, x: Array, weights: Weights) -> Array:

@@ -9,13 +9,15 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from ._recurrent_cells import Weights, input_part, step
+from ._recurrent_cells import Weights, input_part, step, turned
 from ._recurrent_lstm import lstm_scan
 
 if TYPE_CHECKING:
     from jaxtyping import Array
 
     State = tuple[Array, ...]
+
+_FEW_ROWS = 4  # in a step: too few for it to matter how the weights lie
 
 
 def scan(
@@ -58,5 +60,7 @@ def plain_scan(
     if at_once:
         rows = x.reshape(math.prod(x.shape[:2]), x.shape[2])
         x = input_part(kind, rows, weights).reshape(*x.shape[:2], weights.ih.shape[0])
+    elif isinstance(x.shape[1], int) and x.shape[1] >= _FEW_ROWS:
+        weights = weights._replace(ih=turned(weights.ih), hh=turned(weights.hh))
     state, output = lax.scan(body, state, (x, valid), reverse=reverse)
     return output, state
