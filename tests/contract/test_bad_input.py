@@ -99,6 +99,21 @@ def test_integers_where_they_make_sense(row: Row):
     assert np.isfinite(np.asarray(y)).all()
 
 
+@rows_where(lambda row: row.leaf and not row.takes_indices)
+def test_complex_numbers_are_kept_or_refused(row: Row):
+    """Kept by what only adds and multiplies, or is defined for them; never compared or cast."""
+    net = Net(row.built())
+    x = row.data().astype(jnp.complex64) * (1 + 1j)
+    try:
+        with jax.numpy_dtype_promotion("standard"):  # of float32 weights and complex64
+            y = net(x)
+    except TypeError as error:
+        assert "must hold real numbers, got complex64[" in str(error)
+        check_note(error, net.body[1], x)
+    else:
+        assert y.dtype == jnp.complex64
+
+
 @rows_where(lambda row: row.takes_indices and row.leaf)
 def test_floats_where_indices_are_needed(row: Row):
     net = Net(row.make())

@@ -98,6 +98,7 @@ def gelu(x: Num[ArrayLike, "*shape"], approximate: str = "none") -> Num[Array, "
         Hendrycks and Gimpel, "Gaussian Error Linear Units", 2016; ``torch.nn.functional.gelu``.
     """
     x = checks.to_array(x, "gelu", "x")
+    checks.require_real(x, "gelu", "x")
     if approximate == "none":
         return _gelu(x, approximate=False)
     if approximate == "tanh":
@@ -157,7 +158,7 @@ def mish(x: Float[ArrayLike, "*shape"]) -> Float[Array, "*shape"]:
         Misra, "Mish: A Self Regularized Non-Monotonic Activation Function", 2019; ``torch.nn.functional.mish``.
     """
     x = checks.to_array(x, "mish", "x")
-    checks.require_inexact(x, "mish", "x")
+    checks.require_floats(x, "mish", "x")
     return _mish(x)
 
 
@@ -188,7 +189,7 @@ def softplus(x: Float[ArrayLike, "*shape"], beta: float = 1.0, threshold: float 
         ``torch.nn.functional.softplus``.
     """
     x = checks.to_array(x, "softplus", "x")
-    checks.require_inexact(x, "softplus", "x")
+    checks.require_floats(x, "softplus", "x")
     sharpness = checks.nonzero(beta, "softplus", "beta")
     return _softplus(x, beta=sharpness, threshold=checks.number(threshold, "softplus", "threshold"))
 
@@ -217,7 +218,7 @@ def logsigmoid(x: Float[ArrayLike, "*shape"]) -> Float[Array, "*shape"]:
         ``torch.nn.functional.logsigmoid``.
     """
     x = checks.to_array(x, "logsigmoid", "x")
-    checks.require_inexact(x, "logsigmoid", "x")
+    checks.require_floats(x, "logsigmoid", "x")
     return _logsigmoid(x)
 
 
@@ -299,7 +300,7 @@ def elu(x: Float[ArrayLike, "*shape"], alpha: float = 1.0) -> Float[Array, "*sha
         ``torch.nn.functional.elu``.
     """
     x = checks.to_array(x, "elu", "x")
-    checks.require_inexact(x, "elu", "x")
+    checks.require_floats(x, "elu", "x")
     return _elu(x, alpha=checks.number(alpha, "elu", "alpha"))
 
 
@@ -329,7 +330,7 @@ def selu(x: Float[ArrayLike, "*shape"]) -> Float[Array, "*shape"]:
         Klambauer et al., "Self-Normalizing Neural Networks", 2017; ``torch.nn.functional.selu``.
     """
     x = checks.to_array(x, "selu", "x")
-    checks.require_inexact(x, "selu", "x")
+    checks.require_floats(x, "selu", "x")
     return _selu(x)
 
 
@@ -359,7 +360,7 @@ def celu(x: Float[ArrayLike, "*shape"], alpha: float = 1.0) -> Float[Array, "*sh
         Barron, "Continuously Differentiable Exponential Linear Units", 2017; ``torch.nn.functional.celu``.
     """
     x = checks.to_array(x, "celu", "x")
-    checks.require_inexact(x, "celu", "x")
+    checks.require_floats(x, "celu", "x")
     return _celu(x, alpha=checks.nonzero(alpha, "celu", "alpha"))
 
 

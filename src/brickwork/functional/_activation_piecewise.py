@@ -28,7 +28,7 @@ def relu(x: Num[ArrayLike, "*shape"]) -> Num[Array, "*shape"]:
         Array of the same shape and dtype. The gradient at zero is zero.
 
     Raises:
-        TypeError: ``x`` is not an array.
+        TypeError: ``x`` is not an array of real numbers.
 
     Example:
         >>> import jax.numpy as jnp
@@ -39,7 +39,9 @@ def relu(x: Num[ArrayLike, "*shape"]) -> Num[Array, "*shape"]:
     Reference:
         ``torch.nn.functional.relu``.
     """
-    return _relu(checks.to_array(x, "relu", "x"))
+    x = checks.to_array(x, "relu", "x")
+    checks.require_real(x, "relu", "x")
+    return _relu(x)
 
 
 def relu6(x: Num[ArrayLike, "*shape"]) -> Num[Array, "*shape"]:
@@ -54,7 +56,7 @@ def relu6(x: Num[ArrayLike, "*shape"]) -> Num[Array, "*shape"]:
         Array of the same shape and dtype. The gradient at 0 and at 6 is zero.
 
     Raises:
-        TypeError: ``x`` is not an array.
+        TypeError: ``x`` is not an array of real numbers.
 
     Example:
         >>> import jax.numpy as jnp
@@ -65,7 +67,9 @@ def relu6(x: Num[ArrayLike, "*shape"]) -> Num[Array, "*shape"]:
     Reference:
         ``torch.nn.functional.relu6``.
     """
-    return _clip(checks.to_array(x, "relu6", "x"), low=0, high=6)
+    x = checks.to_array(x, "relu6", "x")
+    checks.require_real(x, "relu6", "x")
+    return _clip(x, low=0, high=6)
 
 
 def hardtanh(x: Num[ArrayLike, "*shape"], min_val: float = -1.0, max_val: float = 1.0) -> Num[Array, "*shape"]:
@@ -103,7 +107,7 @@ def _in_kind(x: Array, options: tuple[float, float], function: str) -> tuple[flo
     """Numbers to compare an array with and to put into it; for one of integers they must be whole."""
     if checks.is_integer(x) and all(float(option).is_integer() for option in options):
         return int(options[0]), int(options[1])
-    checks.require_inexact(x, function, "x")
+    checks.require_floats(x, function, "x")
     return options
 
 
@@ -139,7 +143,7 @@ def hardsigmoid(x: Float[ArrayLike, "*shape"]) -> Float[Array, "*shape"]:
         Courbariaux et al., "BinaryConnect", 2015; ``torch.nn.functional.hardsigmoid``.
     """
     x = checks.to_array(x, "hardsigmoid", "x")
-    checks.require_inexact(x, "hardsigmoid", "x")
+    checks.require_floats(x, "hardsigmoid", "x")
     return _hardsigmoid(x)
 
 
@@ -167,7 +171,7 @@ def hardswish(x: Float[ArrayLike, "*shape"]) -> Float[Array, "*shape"]:
         Howard et al., "Searching for MobileNetV3", 2019; ``torch.nn.functional.hardswish``.
     """
     x = checks.to_array(x, "hardswish", "x")
-    checks.require_inexact(x, "hardswish", "x")
+    checks.require_floats(x, "hardswish", "x")
     return _hardswish(x)
 
 
@@ -196,7 +200,7 @@ def leaky_relu(x: Float[ArrayLike, "*shape"], negative_slope: float = 0.01) -> F
         ``torch.nn.functional.leaky_relu``.
     """
     x = checks.to_array(x, "leaky_relu", "x")
-    checks.require_inexact(x, "leaky_relu", "x")
+    checks.require_floats(x, "leaky_relu", "x")
     return _leaky_relu(x, slope=checks.number(negative_slope, "leaky_relu", "negative_slope"))
 
 
@@ -227,8 +231,8 @@ def prelu(x: Float[ArrayLike, "*shape"], weight: Float[ArrayLike, " channels"]) 
     """
     x = checks.to_array(x, "prelu", "x")
     weight = checks.to_array(weight, "prelu", "weight")
-    checks.require_inexact(x, "prelu", "x")
-    checks.require_inexact(weight, "prelu", "weight")
+    checks.require_floats(x, "prelu", "x")
+    checks.require_floats(weight, "prelu", "weight")
     if len(weight.shape) > 1:
         problem = f"weight must have one axis, not {weight.ndim}."
         checks.shape_error("prelu", problem, "Pass weight.reshape(-1).", weight=weight)
@@ -272,7 +276,7 @@ def rrelu(
         Xu et al., "Empirical Evaluation of Rectified Activations", 2015; ``torch.nn.functional.rrelu``.
     """
     x = checks.to_array(x, "rrelu", "x")
-    checks.require_inexact(x, "rrelu", "x")
+    checks.require_floats(x, "rrelu", "x")
     low, high = slopes(lower, upper, "rrelu")
     if key is None:
         return _leaky_relu(x, slope=(low + high) / 2)
@@ -344,7 +348,7 @@ def hardshrink(x: Float[ArrayLike, "*shape"], lambd: float = 0.5) -> Float[Array
         ``torch.nn.functional.hardshrink``.
     """
     x = checks.to_array(x, "hardshrink", "x")
-    checks.require_inexact(x, "hardshrink", "x")
+    checks.require_floats(x, "hardshrink", "x")
     return _shrink(x, lambd=checks.number(lambd, "hardshrink", "lambd"), hard=True)
 
 
@@ -374,7 +378,7 @@ def softshrink(x: Float[ArrayLike, "*shape"], lambd: float = 0.5) -> Float[Array
         ``torch.nn.functional.softshrink``.
     """
     x = checks.to_array(x, "softshrink", "x")
-    checks.require_inexact(x, "softshrink", "x")
+    checks.require_floats(x, "softshrink", "x")
     return _shrink(x, lambd=checks.number(lambd, "softshrink", "lambd", 0), hard=False)
 
 

@@ -46,7 +46,7 @@ def softmax(x: Num[ArrayLike, "*shape"], dim: int = -1, dtype: Any = None) -> Nu
         ``torch.nn.functional.softmax``.
     """
     x = _as(dtype, checks.to_array(x, "softmax", "x"), "softmax")
-    checks.require_inexact(x, "softmax", "x")
+    checks.require_floats(x, "softmax", "x")
     return _softmax(x, dim=checks.axis(dim, x.ndim, "softmax"))
 
 
@@ -77,7 +77,7 @@ def log_softmax(x: Num[ArrayLike, "*shape"], dim: int = -1, dtype: Any = None) -
         ``torch.nn.functional.log_softmax``.
     """
     x = _as(dtype, checks.to_array(x, "log_softmax", "x"), "log_softmax")
-    checks.require_inexact(x, "log_softmax", "x")
+    checks.require_floats(x, "log_softmax", "x")
     return _log_softmax(x, dim=checks.axis(dim, x.ndim, "log_softmax"))
 
 
@@ -108,7 +108,7 @@ def softmin(x: Num[ArrayLike, "*shape"], dim: int = -1, dtype: Any = None) -> Nu
         ``torch.nn.functional.softmin``.
     """
     x = _as(dtype, checks.to_array(x, "softmin", "x"), "softmin")
-    checks.require_inexact(x, "softmin", "x")
+    checks.require_floats(x, "softmin", "x")
     return _softmin(x, dim=checks.axis(dim, x.ndim, "softmin"))
 
 
@@ -149,7 +149,7 @@ def glu(x: Float[ArrayLike, "*shape"], dim: int = -1) -> Float[Array, "*half"]:
         ``torch.nn.functional.glu``.
     """
     x = checks.to_array(x, "glu", "x")
-    checks.require_inexact(x, "glu", "x")
+    checks.require_floats(x, "glu", "x")
     if not x.shape:
         checks.shape_error("glu", "x is a scalar, but one of its axes is halved.", "Pass an array with an axis.", x=x)
     axis = checks.axis(dim, x.ndim, "glu")
@@ -193,7 +193,7 @@ def gumbel_softmax(
         ``torch.nn.functional.gumbel_softmax``.
     """
     logits = checks.to_array(logits, "gumbel_softmax", "logits")
-    checks.require_inexact(logits, "gumbel_softmax", "logits")
+    checks.require_floats(logits, "gumbel_softmax", "logits")
     checks.require_key(key, "gumbel_softmax")
     if hasattr(tau, "shape") and not isinstance(tau, np.generic):
         tau = checks.to_array(tau, "gumbel_softmax", "tau")

@@ -119,7 +119,7 @@ def _operands(query: Any, key: Any, value: Any) -> tuple[Array, Array, Array]:
     named = {"query": query, "key": key, "value": value}
     q, k, v = (checks.to_array(x, _NAME, name) for name, x in named.items())
     for name, x in (("query", q), ("key", k), ("value", v)):
-        checks.require_inexact(x, _NAME, name)
+        checks.require_floats(x, _NAME, name)
         if x.dtype != q.dtype:
             raise TypeError(
                 f"{_NAME}: {name} is {x.dtype}, but query {q.dtype}. Cast it: {name}.astype(jnp.{q.dtype})."

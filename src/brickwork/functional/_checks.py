@@ -137,6 +137,21 @@ def require_inexact(x: Any, function: str, argument: str) -> None:
         )
 
 
+def require_real(x: Any, function: str, argument: str) -> None:
+    """Raise ``TypeError`` when ``x`` holds complex numbers, which have no order."""
+    if x.dtype.kind == "c":
+        raise TypeError(
+            f"{function}: {argument} must hold real numbers, got {describe(x)}. Take {argument}.real or "
+            f"jnp.abs({argument}), or both parts: jnp.stack([{argument}.real, {argument}.imag], 1)."
+        )
+
+
+def require_floats(x: Any, function: str, argument: str) -> None:
+    """Raise ``TypeError`` when ``x`` holds anything but real floating-point numbers."""
+    require_real(x, function, argument)
+    require_inexact(x, function, argument)
+
+
 def as_inexact(x: Array) -> Array:
     """Return integers and booleans as floating-point numbers, and others as they are."""
     return x if is_inexact(x) else x.astype(jnp.result_type(float))

@@ -68,8 +68,8 @@ def grid_sample(
         Jaderberg et al., "Spatial Transformer Networks", 2015; ``torch.nn.functional.grid_sample``.
     """
     x, grid = checks.to_array(x, "grid_sample", "x"), checks.to_array(grid, "grid_sample", "grid")
-    checks.require_inexact(x, "grid_sample", "x")
-    checks.require_inexact(grid, "grid_sample", "grid")
+    checks.require_floats(x, "grid_sample", "x")
+    checks.require_floats(grid, "grid_sample", "grid")
     ndim = x.ndim - 2
     if ndim not in _LAYOUTS:
         known = ", or ".join(images for images, _ in _LAYOUTS.values())
@@ -123,7 +123,7 @@ def affine_grid(
         Jaderberg et al., "Spatial Transformer Networks", 2015; ``torch.nn.functional.affine_grid``.
     """
     theta = checks.to_array(theta, "affine_grid", "theta")
-    checks.require_inexact(theta, "affine_grid", "theta")
+    checks.require_floats(theta, "affine_grid", "theta")
     if not isinstance(size, (tuple, list)):
         raise TypeError(f"affine_grid: size must be a tuple of ints, got {size!r} ({type(size).__name__}).")
     sizes = tuple(checks.integer(n, "affine_grid", "size", 1) for n in size)

@@ -18,7 +18,7 @@ def floats(function: str, **given: Any) -> list[Array]:
     arrays = []
     for name, value in given.items():
         array = checks.to_array(value, function, name)
-        checks.require_inexact(array, function, name)
+        checks.require_floats(array, function, name)
         arrays.append(array)
     return arrays
 

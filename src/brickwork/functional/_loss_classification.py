@@ -71,7 +71,7 @@ def cross_entropy(
     logits = checks.to_array(logits, "cross_entropy", "logits")
     target = checks.to_array(target, "cross_entropy", "target")
     weight = checks.optional_array(weight, "cross_entropy", "weight")
-    checks.require_inexact(logits, "cross_entropy", "logits")
+    checks.require_floats(logits, "cross_entropy", "logits")
     checks.reduction(reduction, "cross_entropy")
     smoothing = checks.number(label_smoothing, "cross_entropy", "label_smoothing", 0, 1)
     ignored = checks.integer(ignore_index, "cross_entropy", "ignore_index")
@@ -141,7 +141,7 @@ def nll_loss(
 
 
 def _check_probabilities(logits: Array, target: Array) -> None:
-    checks.require_inexact(target, "cross_entropy", "target")
+    checks.require_floats(target, "cross_entropy", "target")
     if logits.ndim == 0 or target.shape != logits.shape:
         fix = "Check the two."
         if target.ndim == logits.ndim - 1:

@@ -113,7 +113,7 @@ def _check_target(name: str, x: Array, w: Array, target: Array, ignored: int) ->
             checks.shape_error(name, problem, "Check the data.", x=x, linear_weight=w, target=target)
         checks.require_index(target, classes, name, "target", "classes of linear_weight", but=ignored)
         return
-    checks.require_inexact(target, name, "target")
+    checks.require_floats(target, name, "target")
     if target.shape != (*batch, classes, *more):
         problem = f"a target of floats holds class probabilities and must have shape {(*batch, classes, *more)}."
         fix = "Check the data."

@@ -133,7 +133,7 @@ def check_channels(x: Any, weight: Any, bias: Any, function: str) -> tuple[Array
     x = checks.to_array(x, function, "x")
     weight = checks.optional_array(weight, function, "weight")
     bias = checks.optional_array(bias, function, "bias")
-    checks.require_inexact(x, function, "x")
+    checks.require_floats(x, function, "x")
     shape = x.shape
     if len(shape) < 2:
         checks.shape_error(

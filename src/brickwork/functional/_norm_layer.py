@@ -105,7 +105,7 @@ def _check(
     x = checks.to_array(x, function, "x")
     weight = checks.optional_array(weight, function, "weight")
     bias = checks.optional_array(bias, function, "bias")
-    checks.require_inexact(x, function, "x")
+    checks.require_floats(x, function, "x")
     if type(normalized_shape) is not tuple:
         normalized_shape = _as_shape(normalized_shape, function)
     rank = len(normalized_shape)

@@ -58,7 +58,7 @@ def local_response_norm(
     name = "local_response_norm"
     size, *numbers = check_response(size, alpha, beta, k, name)
     x = checks.to_array(x, name, "x")
-    checks.require_inexact(x, name, "x")
+    checks.require_floats(x, name, "x")
     require_response_axes(x, name, at_least=3)
     return _divide(x, size // 2, (size - 1) // 2, *numbers, size, False)
 
@@ -101,7 +101,7 @@ def cross_map_lrn2d(
     name = "cross_map_lrn2d"
     size, *numbers = check_response(size, alpha, beta, k, name)
     x = checks.to_array(x, name, "x")
-    checks.require_inexact(x, name, "x")
+    checks.require_floats(x, name, "x")
     require_response_axes(x, name, exactly=4)
     radius = (size - 1) // 2
     return _divide(x, radius, radius, *numbers, size, True)

@@ -316,7 +316,7 @@ def _reciprocals(windows: tuple[win.Regular, ...], include_pad: bool, divisor: i
 
 def _power_mean(function: str, ndim: int, x: Any, norm_type: Any, kernel: Any, stride: Any, ceil_mode: Any) -> Array:
     x = checks.to_array(x, function, "x")
-    checks.require_inexact(x, function, "x")
+    checks.require_floats(x, function, "x")
     power = check_norm(norm_type, function)
     windows = win.regular(function, ndim, x, kernel, stride, 0, 1, ceil_mode)
     if math.isinf(power):

@@ -175,7 +175,8 @@ def _pool(
 def real_array(x: Any, function: str) -> Array:
     """Return an array of numbers that can be compared."""
     x = checks.to_array(x, function, "x")
-    if x.dtype.kind in "bc":
+    checks.require_real(x, function, "x")
+    if x.dtype == bool:
         raise TypeError(f"{function}: x must hold real numbers, got {checks.describe(x)}. Cast it first.")
     return x
 

@@ -128,7 +128,7 @@ def apply_rotary(
     x = checks.to_array(x, "apply_rotary", "x")
     cos, sin = checks.to_array(cos, "apply_rotary", "cos"), checks.to_array(sin, "apply_rotary", "sin")
     for name, v in (("x", x), ("cos", cos), ("sin", sin)):
-        checks.require_inexact(v, "apply_rotary", name)
+        checks.require_floats(v, "apply_rotary", name)
     if cos.shape != sin.shape:
         checks.shape_error("apply_rotary", "cos and sin must have one shape.", "Check the tables.", cos=cos, sin=sin)
     fits = x.ndim > 1 and 1 <= cos.ndim <= x.ndim and 2 * cos.shape[-1] <= x.shape[-1]

@@ -179,7 +179,7 @@ class MultiheadAttention(Module):
         named = {"query": query, "key": key, "value": value}
         named = {name: checks.to_array(x, _NAME, name) for name, x in named.items()}
         for name, x in named.items():
-            checks.require_inexact(x, _NAME, name)
+            checks.require_floats(x, _NAME, name)
         self._require_shapes(named)
         unbatched = named["query"].ndim == 2
         arrays = [x[None] if unbatched else x for x in named.values()]

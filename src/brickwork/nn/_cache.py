@@ -86,7 +86,7 @@ class KVCache(Module):
         """Do what ``update`` does."""
         key, value = checks.to_array(key, "KVCache", "key"), checks.to_array(value, "KVCache", "value")
         for name, x, kept in (("key", key, self.key), ("value", value, self.value)):
-            checks.require_inexact(x, "KVCache", name)
+            checks.require_floats(x, "KVCache", name)
             self._require_axes(name, x)
             expected = (*kept.shape[:2], key.shape[2], kept.shape[3])
             if x.shape != expected:

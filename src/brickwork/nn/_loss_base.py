@@ -28,7 +28,7 @@ def constant_buffer(value: Any, layer: str, argument: str) -> Buffer | None:
     if value is None:
         return None
     array = checks.to_array(value, layer, argument)
-    checks.require_inexact(array, layer, argument)
+    checks.require_floats(array, layer, argument)
     return Buffer(array)
 
 

@@ -238,7 +238,7 @@ class AdaptiveLogSoftmaxWithLoss(Module):
     def forward(self, x: Float[Array, "n features"], target: Int[Array, " n"]) -> AdaptiveLogSoftmaxOutput:
         """Return the log-probabilities of the classes, and the loss."""
         x = checks.to_array(x, type(self).__name__, "x")
-        checks.require_inexact(x, type(self).__name__, "x")
+        checks.require_floats(x, type(self).__name__, "x")
         _require_rows(x, type(self).__name__, self.in_features)
         return adaptive_log_softmax(self.head(x), [projection(x) for projection in self.tail], target)
 

@@ -121,7 +121,7 @@ class RotaryEmbedding(Module):
 
 def _sequence(x: Any, layer: str) -> Array:
     x = checks.to_array(x, layer, "x")
-    checks.require_inexact(x, layer, "x")
+    checks.require_floats(x, layer, "x")
     if x.ndim < 2:
         problem = f"x must have at least 2 axes (*, T, D), not {x.ndim}."
         checks.shape_error(layer, problem, "Add the axis of the positions.", x=x)
