@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 import brickwork as bw
-from _layer_data import classes, data
+from _layer_data import classes, data, output_gradient
 from _workers import ONEDNN
 from brickwork import losses, nn
 
@@ -84,13 +84,14 @@ LAYERS: dict[str, Callable[[], Any]] = {
 
 
 def make(work: str) -> Callable[[], Any]:
-    """One call of a layer, or a call and the gradient of its sum by input and parameters."""
+    """One call of a layer, or a call and its gradients by input and parameters."""
     name, mode = work.split("/")
     layer = LAYERS[name]()
     x = jnp.asarray(data(name))
     if mode == "forward":
         call = bw.compile(layer, onednn=ONEDNN)
         return lambda: call(x).block_until_ready()
-    wrt = [*([layer] if layer(x) is not None and layer.parameters() else []), *([0] if x.dtype == jnp.float32 else [])]
-    backward = bw.compile(bw.value_and_grad(lambda x: layer(x).sum(), wrt), onednn=ONEDNN)
-    return lambda: jax.block_until_ready(backward(x))
+    dy = jnp.asarray(output_gradient(layer(x).shape))
+    wrt = [*([layer] if layer.parameters() else []), *([0] if x.dtype == jnp.float32 else [])]
+    backward = bw.compile(bw.grad(lambda x, dy: (((y := layer(x)) * dy).sum(), y), wrt, has_aux=True), onednn=ONEDNN)
+    return lambda: jax.block_until_ready(backward(x, dy))

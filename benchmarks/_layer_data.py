@@ -40,6 +40,11 @@ def data(layer: str) -> np.ndarray:
     return rng.standard_normal(shape).astype(np.float32)
 
 
+def output_gradient(shape: tuple[int, ...]) -> np.ndarray:
+    """The gradient by the output: not ones, which let XLA leave work out."""
+    return np.random.default_rng(2).standard_normal(shape).astype(np.float32)
+
+
 def classes() -> np.ndarray:
     """The targets of the cross-entropies."""
     return np.random.default_rng(1).integers(0, 1000, 1024).astype(np.int32)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import optax
 from equinox import nn
 
-from _layer_data import classes, data
+from _layer_data import classes, data, output_gradient
 
 _TARGETS = classes()
 _KEY = jax.random.key(0)
@@ -74,7 +74,7 @@ LAYERS: dict[str, tuple[Callable[[], Any], int]] = {
 
 
 def make(work: str) -> Callable[[], Any] | None:
-    """One call of a layer, or a call and the gradient of its sum by input and parameters."""
+    """One call of a layer, or a call and its gradients by input and parameters."""
     name, mode = work.split("/")
     if name not in LAYERS:
         return None
@@ -90,5 +90,11 @@ def make(work: str) -> Callable[[], Any] | None:
     if mode == "forward":
         forward = eqx.filter_jit(apply)
         return lambda: jax.block_until_ready(forward(layer, x))
-    gradients = eqx.filter_jit(eqx.filter_value_and_grad(lambda both: apply(*both).sum()))
-    return lambda: jax.block_until_ready(gradients((layer, x)))
+    dy = jnp.asarray(output_gradient(apply(layer, x).shape))
+
+    def weighted(both: Any, dy: Any) -> Any:
+        y = apply(*both)
+        return (y * dy).sum(), y
+
+    gradients = eqx.filter_jit(eqx.filter_grad(weighted, has_aux=True))
+    return lambda: jax.block_until_ready(gradients((layer, x), dy))

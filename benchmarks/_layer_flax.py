@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
-from _layer_data import classes, data
+from _layer_data import classes, data, output_gradient
 
 _TARGETS = classes()
 
@@ -71,7 +71,7 @@ LAYERS: dict[str, Callable[[Any], Any]] = {
 
 
 def make(work: str) -> Callable[[], Any]:
-    """One call of a layer, or a call and the gradient of its sum by input and parameters."""
+    """One call of a layer, or a call and its gradients by input and parameters."""
     name, mode = work.split("/")
     layer = LAYERS[name](nnx.Rngs(0))
     x = jnp.asarray(data(name))
@@ -82,8 +82,14 @@ def make(work: str) -> Callable[[], Any]:
         return lambda: jax.block_until_ready(call(x))
     argnums = 0 if x.dtype != jnp.float32 else (0, 1)
 
-    def gradients(layer: Any, x: Any) -> Any:
-        return nnx.value_and_grad(lambda layer, x: layer(x).sum(), argnums=argnums)(layer, x)
+    dy = jnp.asarray(output_gradient(layer(x).shape))
+
+    def weighted(layer: Any, x: Any, dy: Any) -> Any:
+        y = layer(x)
+        return (y * dy).sum(), y
+
+    def gradients(layer: Any, x: Any, dy: Any) -> Any:
+        return nnx.grad(weighted, argnums=argnums, has_aux=True)(layer, x, dy)
 
     backward = nnx.cached_partial(nnx.jit(gradients), layer)
-    return lambda: jax.block_until_ready(backward(x))
+    return lambda: jax.block_until_ready(backward(x, dy))

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from _layer_data import classes, data
+from _layer_data import classes, data, output_gradient
 
 _TARGETS = torch.from_numpy(classes().astype("int64"))
 
@@ -81,7 +81,7 @@ LAYERS: dict[str, Callable[[], Any]] = {
 
 
 def make(work: str) -> Callable[[], Any]:
-    """One call of a layer, or a call and the gradient of its sum by input and parameters."""
+    """One call of a layer, or a call and its gradients by input and parameters."""
     name, mode = work.split("/")
     torch.manual_seed(0)
     layer = LAYERS[name]()
@@ -98,9 +98,11 @@ def make(work: str) -> Callable[[], Any]:
     if x.is_floating_point():
         x.requires_grad_()
 
+    dy = torch.from_numpy(output_gradient(tuple(layer(x).shape)))
+
     def backward() -> None:
         x.grad = None
         layer.zero_grad()
-        layer(x).sum().backward()
+        layer(x).backward(dy)
 
     return backward

@@ -2,7 +2,7 @@
 
     python benchmarks/layers.py --layers lstm attention
 
-A layer is called on an input, alone or with the gradient of the sum of its output by input and parameters; compiled,
+A layer is called on an input, alone or with the gradients by input and parameters, given one by its output; compiled,
 but for PyTorch. Each library runs in a process of its own and they take turns, as in workloads.py. Images are
 channels-first, but for Flax, which has them channels-last. Equinox has layers of one sample, mapped over the batch.
 """
