@@ -23,6 +23,14 @@ def test_same_as_the_plain_product():
     np.testing.assert_allclose(F.linear(x, w), jnp.einsum("abi,oi->abo", x, w), rtol=1e-6)
 
 
+def test_a_weight_for_a_single_output():
+    x, w = jnp.arange(6.0).reshape(2, 3), jnp.array([1.0, 2.0, 3.0])
+    np.testing.assert_array_equal(F.linear(x, w, jnp.asarray(1.0)), x @ w + 1)
+    assert F.linear(x[0], w).shape == ()
+    with pytest.raises(ShapeMismatchError, match=r"bias must be a scalar, since weight has one axis \(in,\)"):
+        F.linear(x, w, jnp.ones(1))
+
+
 def test_under_vmap_and_jvp():
     x = jnp.ones((5, 2, 20))
     assert jax.vmap(F.linear, (0, None, None))(x, W, B).shape == (5, 2, 256)
@@ -52,7 +60,7 @@ ERRORS = [
     ((jnp.ones((20, 3)), W), r"The features seem to be axis 0; move them to the end\."),
     ((jnp.ones((2, 4, 5)), W), r"Flatten the data first, e\.g\. with nn\.Flatten\(\)\."),
     ((jnp.ones(()), W), r"x is a scalar, but its last axis must hold 20 features"),
-    ((jnp.ones((2, 3)), jnp.ones(3)), r"weight must have 2 axes \(out, in\), not 1"),
+    ((jnp.ones((2, 3)), jnp.ones((4, 3, 1))), r"weight must have 2 axes \(out, in\), or 1 axis \(in,\), not 3"),
     (
         (jnp.ones((2, 20)), W, jnp.ones(3)),
         r"bias must have shape \(256,\), one value per output feature\. Got bias: float32\[3\], "

@@ -30,11 +30,11 @@ def linear(
 
     Args:
         x: data of shape ``(*, in)``; any number of leading axes, also none.
-        weight: ``(out, in)``.
-        bias: ``(out,)``, or ``None``.
+        weight: ``(out, in)``; or ``(in,)`` for a single output without an axis of its own.
+        bias: ``(out,)``, a scalar for a weight ``(in,)``, or ``None``.
 
     Returns:
-        Array of shape ``(*, out)``.
+        Array of shape ``(*, out)``, or ``(*,)``.
 
     Raises:
         ShapeMismatchError: the widths of ``x``, ``weight`` and ``bias`` do not fit.
@@ -54,6 +54,11 @@ def linear(
     weight = checks.to_array(weight, "linear", "weight")
     bias = checks.optional_array(bias, "linear", "bias")
     shape, width = x.shape, weight.shape
+    if len(width) == 1:
+        if bias is not None and bias.ndim:
+            problem = "bias must be a scalar, since weight has one axis (in,)."
+            checks.shape_error("linear", problem, "Give weight the axis of its outputs: weight[None].", bias=bias)
+        return linear(x, weight[None], None if bias is None else bias[None])[..., 0]
     if len(width) != 2 or not shape or shape[-1] != width[1]:
         _wrong_shape(x, weight)
     if bias is not None and bias.shape != width[:1]:
@@ -67,7 +72,7 @@ def _wrong_shape(x: Array, weight: Array) -> None:
     if weight.ndim != 2:
         checks.shape_error(
             "linear",
-            f"weight must have 2 axes (out, in), not {weight.ndim}.",
+            f"weight must have 2 axes (out, in), or 1 axis (in,), not {weight.ndim}.",
             "Reshape the weight.",
             weight=weight,
         )
