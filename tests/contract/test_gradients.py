@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import jax
 import numpy as np
+from jax.sharding import Mesh, PartitionSpec as P
 from tests.contract.catalogue import Row, rows_where
 
 import brickwork as bw
@@ -85,6 +86,43 @@ def test_by_the_input(row: Row):
     weights = normal(99, jax.eval_shape(pure, state, x)[0].shape)
     both = jax.jit(jax.value_and_grad(lambda values: score(pure(state, values["x"])[0], weights)))
     check(lambda values: both(values)[0], {"x": x}, both({"x": x})[1])
+
+
+def losses_of(row: Row):
+    """The input, and a loss as a function of state and input, for what is only traced: shapes and types."""
+    layer, x, _ = setup(row)
+    pure, state = bw.functional(layer)
+
+    def loss(state, x):
+        y = pure(state, x)[0]
+        return (y * y).sum()
+
+    return state, x, loss
+
+
+@rows_where(lambda row: not row.takes_indices)
+def test_forward_over_reverse_mode(row: Row):
+    """As for Hessians and their products with vectors; what has a backward pass of its own must not stop it."""
+    state, x, loss = losses_of(row)
+    slope = jax.grad(loss, 1)
+    found = jax.eval_shape(lambda x: jax.jvp(lambda x: slope(state, x), (x,), (x,))[1], x)
+    assert found.shape == x.shape
+
+
+@rows_where(lambda row: not row.takes_indices)
+def test_on_each_device_its_part(row: Row, devices):
+    """Inside ``jax.shard_map``, where what differs among devices has a type of its own."""
+    state, x, loss = losses_of(row)
+    if not x.ndim:
+        return
+    mesh = Mesh(np.array(devices), ("parts",))
+    together = jax.shard_map(
+        lambda state, x: jax.lax.psum(loss(state, x), "parts"), mesh=mesh, in_specs=(P(), P("parts")), out_specs=P()
+    )
+    x = np.concatenate([x] * len(devices))
+    by_state, by_x = jax.eval_shape(jax.grad(together, (0, 1), allow_int=True), state, x)
+    assert by_x.shape == x.shape
+    assert jax.tree.structure(by_state) == jax.tree.structure(state)
 
 
 @rows_where(lambda row: row.has_parameters)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import functools
+import math
 from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from . import _checks as checks
 
@@ -376,7 +378,19 @@ def _tanh(x: Array) -> Array:
 
 @functools.partial(jax.jit, static_argnames="approximate")
 def _gelu(x: Array, *, approximate: bool) -> Array:
-    return jax.nn.gelu(x, approximate=approximate)
+    return jax.nn.gelu(x, approximate=True) if approximate else x * _normal_cdf(checks.as_inexact(x))
+
+
+@jax.custom_jvp
+def _normal_cdf(x: Array) -> Array:
+    return lax.erfc(x * -math.sqrt(0.5)) * 0.5
+
+
+@_normal_cdf.defjvp
+def _normal_cdf_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    """The density; JAX 0.12 can't differentiate ``erfc`` in a ``shard_map`` that checks what varies."""
+    (x,), (dx,) = primals, tangents
+    return _normal_cdf(x), dx * jnp.exp(x * x * -0.5) * math.sqrt(0.5 / math.pi)
 
 
 @jax.jit

@@ -398,7 +398,7 @@ def _sum_shifted_backward(stride: Any, dilation: Any, saved: tuple[Array, Array]
         config.append((d * (k - 1), unused, s - 1))
     spread = lax.pad(dy, jnp.zeros((), dy.dtype), config)
     flipped = jnp.flip(weight, tuple(range(1, weight.ndim)))
-    dx = _sum_shifted((1,) * len(window), dilation, spread, flipped)
+    dx = _sum_shifted_plain((1,) * len(window), dilation, spread, flipped)  # forward mode goes over it
     parts = shifted(x, dy.shape[2:], window, _unpadded(stride, dilation))
     sums: list[Array] = []
     for i in range(0, len(parts), 16):  # some at a time: more than registers hold would be slower

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import jax.numpy as jnp
 
+from ..core._jax import varying_alike
 from . import _checks as checks
 from ._conv_forms import Geometry, output_size as windows_of, pad, shifted
 
@@ -163,7 +164,7 @@ def _fold(x: Array, *, image: tuple[int, ...], kernel: tuple[int, ...], geometry
     else:
         dtype = checks.statistics_dtype(x.dtype) if checks.is_inexact(x) else x.dtype
     n, elements, _ = batch.shape
-    target = jax.ShapeDtypeStruct((n, elements // math.prod(kernel), *image), dtype)
-    transposed = jax.linear_transpose(lambda y: _unfold(y, kernel=kernel, geometry=geometry), target)
-    (y,) = transposed(batch.astype(dtype))
+    batch, like = varying_alike(batch.astype(dtype), jnp.zeros((n, elements // math.prod(kernel), *image), dtype))
+    transposed = jax.linear_transpose(lambda y: _unfold(y, kernel=kernel, geometry=geometry), like)
+    (y,) = transposed(batch)
     return (y if x.ndim == 3 else y[0]).astype(x.dtype)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from ..core._jax import Tracer
+from ..core._jax import Tracer, varying_alike
 from . import _checks as checks, _loss_base as base
 
 if TYPE_CHECKING:
@@ -227,7 +227,8 @@ def _log_likelihood(y: Array, labels: Array, frames: Array, lengths: Array, blan
         jnp.full((n, width), -jnp.inf, y.dtype),
         jnp.zeros((n, 1), y.dtype),
     )
-    (between, at, scale), _ = lax.scan(step, start, (jnp.arange(y.shape[0], dtype=jnp.int32), emitted, blanks))
+    _, _, *start = varying_alike(emitted, frames, *start)
+    (between, at, scale), _ = lax.scan(step, tuple(start), (jnp.arange(y.shape[0], dtype=jnp.int32), emitted, blanks))
     last = jnp.clip(lengths, 0, width)[:, None]
     end = jnp.take_along_axis(between, last, 1), jnp.take_along_axis(jnp.concatenate([never, at], 1), last, 1)
     return (scale + _log_sum(*end))[:, 0]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.custom_derivatives import SymbolicZero
 
 from . import _checks as checks
 
@@ -319,15 +320,20 @@ def _matmul_turned(x: Array, weight: Array, transposed: Array) -> Array:
     return _contract(x, transposed, 0)
 
 
-@_matmul_turned.defjvp
-def _matmul_turned_jvp(primals: tuple[Array, ...], tangents: tuple[Array, ...]) -> tuple[Array, Array]:
+@functools.partial(_matmul_turned.defjvp, symbolic_zeros=True)
+def _matmul_turned_jvp(primals: tuple[Array, ...], tangents: tuple[Any, ...]) -> tuple[Array, Array]:
     """The gradient is that of the plain product, whose own factors lie as it wants them.
 
     It goes to the weight alone, also that of the other one, which is computed from it. (Without a tangent there, JAX
     0.10 gets second derivatives of a scan wrong.)
     """
     (x, weight, transposed), (dx, dweight, _) = primals, tangents
-    return _matmul_turned(x, weight, transposed), _contract(dx, weight, 1) + _contract(x, dweight, 1)
+    terms = []
+    if not isinstance(dx, SymbolicZero):
+        terms.append(_contract(dx, weight, 1))
+    if not isinstance(dweight, SymbolicZero):
+        terms.append(_contract(x, dweight, 1))
+    return _matmul_turned(x, weight, transposed), functools.reduce(jnp.add, terms)
 
 
 def input_part(kind: str, x: Array, weights: Weights) -> Array:

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from ..core._jax import varying_alike
 from ._recurrent_cells import Weights, input_part, step, turned
 from ._recurrent_lstm import lstm_scan
 
@@ -57,6 +58,9 @@ def plain_scan(
         output = jnp.where(valid, new[0], jnp.zeros((), new[0].dtype))
         return tuple(jnp.where(valid, a, b) for a, b in zip(new, state, strict=True)), output
 
+    n = len(weights)
+    x, valid, *others = varying_alike(x, valid, *weights, *state)  # the states of a loop keep their type
+    weights, state = Weights(*others[:n]), tuple(others[n:])
     if at_once:
         rows = x.reshape(math.prod(x.shape[:2]), x.shape[2])
         x = input_part(kind, rows, weights).reshape(*x.shape[:2], weights.ih.shape[0])
