@@ -32,6 +32,7 @@ SAID = {
     (optim, "RMSprop"): "Here: optim.Optimizer(net, optax.rmsprop(...)).",
     (bw, "Linear"): "Here: nn.Linear.",
     (bw, "manual_seed"): "Here: bw.seed.",
+    (bw, "zeros"): "Here: jnp.zeros.",
     (bw, "Sequental"): "Did you mean brickwork.Sequential?",
 }
 
@@ -67,3 +68,61 @@ def test_what_is_recommended_exists():
                     value = getattr(value, name)
                 found += 1
     assert found > 40
+
+
+NET = nn.Linear(2, in_features=3)
+OF_OBJECTS = [
+    (lambda: NET.half(), "'Linear' object has no attribute 'half'. Here: net.to(jnp.float16)."),
+    (lambda: bw.compile(NET).half(), "'Linear' object has no attribute 'half'. Here: net.to(jnp.float16)."),
+    (
+        lambda: NET.register_buffer("b", 1),
+        "'Linear' object has no attribute 'register_buffer'. Here: net.name = bw.Buffer(value): attributes are the "
+        "registry.",
+    ),
+    (lambda: NET.xyzzy, "'Linear' object has no attribute 'xyzzy'"),
+    (lambda: NET.weight.data, "'Parameter' object has no attribute 'data'. Here: p.value."),
+    (
+        lambda: NET.weight.add_(1),
+        "'Parameter' object has no attribute 'add_'. Arrays can't be changed in place; give it a new one: "
+        "p.value = ...",
+    ),
+    (lambda: NET.weight.xyzzy, "'Parameter' object has no attribute 'xyzzy'"),
+]
+
+
+@pytest.mark.parametrize(("use", "text"), OF_OBJECTS)
+def test_attributes_of_networks_and_parameters(use, text):
+    with pytest.raises(AttributeError) as error:
+        use()
+    assert str(error.value) == text
+
+
+def test_python_s_own_guess_and_attributes_that_may_be_missing():
+    with pytest.raises(AttributeError) as error:
+        NET.wieght
+    assert (error.value.name, error.value.obj) == ("wieght", NET)
+    assert getattr(NET, "half", None) is None
+    assert not hasattr(NET, "_xyzzy")
+
+
+def test_the_error_within_a_property_is_the_one_that_is_seen():
+    class Net(nn.Module):
+        @property
+        def width(self):
+            return self.nothing
+
+    with pytest.raises(AttributeError, match="'Net' object has no attribute 'nothing'"):
+        Net().width
+
+
+KEYWORDS = [
+    (lambda: optim.adamw(NET, lr=1e-3), "adamw: got an unexpected argument 'lr'. Here: learning_rate."),
+    (lambda: optim.adam(NET, betas=(0.9, 0.99)), "adam: got an unexpected argument 'betas'. Here: b1 and b2."),
+    (lambda: nn.GRU(4, proj_size=2), "got an unexpected argument 'proj_size'. Only an LSTM projects its states."),
+]
+
+
+@pytest.mark.parametrize(("use", "text"), KEYWORDS)
+def test_keywords(use, text):
+    with pytest.raises(TypeError, match=re.escape(text)):
+        use()

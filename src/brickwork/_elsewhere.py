@@ -8,6 +8,10 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 _PURE = "arrays can't be changed in place"
+_NO_GRAD = (
+    "leave it out: gradients are computed only where bw.grad, bw.value_and_grad or bw.backward asks for them; "
+    "jax.lax.stop_gradient keeps them from a part"
+)
 _LAYERS = {
     "Activation": "write the layer itself, nn.ReLU(), or nn.Lambda(function)",
     "Add": "nn.Residual, or nn.Parallel(..., mode='sum')",
@@ -71,15 +75,18 @@ _LOSSES = {
 _TOP = {
     "DataLoader": "any loader will do whose batches are NumPy arrays",
     "Tensor": "jax.Array",
+    **{name: f"jnp.{name}" for name in ("arange", "bfloat16", "float16", "float32", "float64", "ones", "zeros")},
     "as_tensor": "jnp.asarray",
+    "autocast": "net.to(jnp.bfloat16), or a layer's dtype=",
     "cat": "jnp.concatenate",
     "cuda": "bw.gpu(), and net.to(...)",
     "from_numpy": "jnp.asarray",
     "jit": "bw.compile",
     "manual_seed": "bw.seed",
     "nnx": "bw.nn",
-    "no_grad": "leave it out: gradients are computed only where bw.grad, bw.value_and_grad or bw.backward asks for "
-    "them; jax.lax.stop_gradient keeps them from a part",
+    **dict.fromkeys(("enable_grad", "inference_mode", "no_grad", "set_grad_enabled"), _NO_GRAD),
+    "rand": "jax.random.uniform(bw.random.key(), shape)",
+    "randn": "jax.random.normal(bw.random.key(), shape)",
     "set_seed": "bw.seed",
     "tensor": "jnp.asarray",
 }
@@ -91,6 +98,33 @@ _OPTIMISERS = {
     "AdamW": "optim.adamw(net, learning_rate)",
     "SGD": "optim.sgd(net, learning_rate)",
     "lr_scheduler": "optax's schedules, in place of the learning rate",
+}
+_METHODS = {
+    "add_module": "setattr(net, name, module): attributes are the registry",
+    "bfloat16": "net.to(jnp.bfloat16)",
+    "collect_params": "net.named_parameters()",
+    "compile": "bw.compile(net), or bw.compile around a training step",
+    "cpu": "net.to(bw.cpu())",
+    "cuda": "net.to(bw.gpu())",
+    "double": "net.to(jnp.float64)",
+    "fit": "a loop over a training step; the README shows one",
+    "float": "net.to(jnp.float32)",
+    "get_buffer": "dict(net.named_buffers())[name]",
+    "get_weights": "net.state_dict()",
+    "half": "net.to(jnp.float16)",
+    "hybridize": "bw.compile(net)",
+    "predict": "net.eval(), and bw.compile(net)(x)",
+    "register_buffer": "net.name = bw.Buffer(value): attributes are the registry",
+    "register_module": "setattr(net, name, module): attributes are the registry",
+    "register_parameter": "net.name = bw.Parameter(value): attributes are the registry",
+    "requires_grad_": "net.freeze() and net.unfreeze()",
+    "set_submodule": "setattr(net, name, module): attributes are the registry",
+    "set_weights": "net.load_state_dict(state)",
+    "trainable_variables": "[p for p in net.parameters() if p.trainable]",
+    "trainable_weights": "[p for p in net.parameters() if p.trainable]",
+    "type": "net.to(dtype)",
+    "weights": "net.variables()",
+    "zero_grad": "leave it out after bw.grad, whose gradients are new each time; after bw.backward, opt.zero_grad()",
 }
 _TABLES = {
     "brickwork": _TOP,
@@ -113,6 +147,17 @@ def unknown_in(module: str) -> Callable[[str], NoReturn]:
         raise AttributeError(start, name=name, obj=sys.modules[module])  # Python knows similar names
 
     return missing
+
+
+def missing_from(net: Any, name: str) -> NoReturn:
+    """The ``__getattr__`` of a network: raise an ``AttributeError`` that says what a missing method is called here."""
+    own = getattr(type(net), name, None)
+    if isinstance(own, property) and own.fget is not None:
+        own.fget(net)  # it raised an AttributeError of its own, which is the one to see
+    start = f"{type(net).__name__!r} object has no attribute {name!r}"
+    if name in _METHODS:
+        raise AttributeError(f"{start}. Here: {_METHODS[name]}.", name="")
+    raise AttributeError(start, name=name, obj=net)
 
 
 def _advice(module: str, name: str) -> str | None:

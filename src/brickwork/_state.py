@@ -13,7 +13,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from .core._arrays import as_array, show_shape
+from .core._arrays import as_array, readable, show_shape
 from .core._epoch import bump
 from .core._frame import all_or_nothing
 from .core._parameter import Parameter
@@ -50,7 +50,7 @@ def renamed(state: Mapping[str, Any], rename: Rename) -> dict[str, Any]:
                 new = re.sub(pattern, replacement, new)
         if new in result:
             raise LoadError(f"load: two names become {new!r} after renaming; one of them is {name!r}")
-        result[new] = value
+        result[new] = readable(value)
     return result
 
 

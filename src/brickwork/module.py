@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from ._draw import Initializer
+from ._elsewhere import missing_from
 from ._hooks import Capture, HookHandle, add_hook
 from ._state import LoadReport, load_state, state_of
 from .core import ModuleBase, Parameter, dry_run
@@ -81,6 +82,9 @@ class Module(ModuleBase):
     __slots__ = ()
 
     former_names: Mapping[str, str] = MappingProxyType({})
+
+    if not TYPE_CHECKING:  # to which every name would be an attribute
+        __getattr__ = missing_from
 
     # -- hooks ---------------------------------------------------------------------------------
 

@@ -47,3 +47,20 @@ def test_first_values_of_bilinear():
 def test_unflatten(dim, sizes):
     compare_layers(nn.Unflatten(dim, sizes), torch.nn.Unflatten(dim, sizes), normal(0, 4, 6, 5))
     compare_layers(nn.Unflatten(-1, (2, 2)), torch.nn.Unflatten(-1, (2, 2)), normal(0, 4))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_tensors_that_have_gradients_and_any_dtype(dtype):
+    """What ``named_parameters()`` gives; NumPy reads none that has a gradient, and no bfloat16."""
+    theirs = torch.nn.Linear(3, 2).to(dtype)
+    state = dict(theirs.named_parameters())
+    ours = nn.Linear(2)
+    ours.load_state_dict(state)
+    for name, p in ours.named_parameters():
+        np.testing.assert_array_equal(p.value, state[name].detach().float().numpy())
+    before = np.array(ours.weight)
+    with torch.no_grad():
+        theirs.weight.zero_()
+    np.testing.assert_array_equal(ours.weight, before)  # the memory isn't shared
+    ours.weight.value = theirs.weight
+    assert not np.asarray(ours.weight).any()

@@ -57,10 +57,21 @@ def check_dtype(dtype: Any, what: str) -> np.dtype:
     return wanted
 
 
+def readable(value: Any) -> Any:
+    """What NumPy can read: of PyTorch's tensors that with a gradient without it, and one of bfloat16 as an array."""
+    if not hasattr(value, "detach") or not hasattr(value, "__dlpack__"):
+        return value
+    tensor = value.detach().cpu()
+    if str(tensor.dtype) != "torch.bfloat16":
+        return tensor
+    return np.array(jnp.from_dlpack(tensor.contiguous()))  # NumPy has no such dtype to read it by
+
+
 def as_array(value: Any, what: Any, dtype: Any = None) -> jax.Array:
     """Turn what a user gave into a JAX array of strong type; ``what`` is named in errors."""
     value = unbox(value)
     if not isinstance(value, jax.Array):
+        value = readable(value)
         host = np.asarray(value)
         if host.dtype.kind in "OUSMm":
             place = what if isinstance(what, str) else what.described()

@@ -14,6 +14,7 @@ from typing import Any
 _ELSEWHERE = {
     "inplace": "Arrays can't be changed in place; leave it out.",
     "device": "Leave it out, and move the whole network: net.to(...).",
+    "proj_size": "Only an LSTM projects its states.",
     "requires_grad": "Leave it out; net.freeze() keeps parameters from training.",
 }
 

@@ -16,6 +16,20 @@ def unbox(x: Any) -> Any:
     return x.value if isinstance(x, ArrayMethods) else x
 
 
+_NAMES = {  # PyTorch's, and what they are called here
+    "backward": "bw.grad, bw.value_and_grad or bw.backward, of a function that returns the loss",
+    "cpu": "p.move(bw.cpu())",
+    "cuda": "p.move(bw.gpu())",
+    "data": "p.value",
+    "detach": "jax.lax.stop_gradient(p.value)",
+    "dim": "p.ndim",
+    "numel": "p.size",
+    "numpy": "np.asarray(p)",
+    "requires_grad": "p.trainable",
+    "requires_grad_": "p.trainable = True or False",
+}
+
+
 class ArrayMethods:
     """Everything an array can do, done by ``self.value``."""
 
@@ -76,7 +90,12 @@ class ArrayMethods:
         if isinstance(own, property) and own.fget is not None:
             return own.fget(self)  # it raised an AttributeError of its own; let the user see that one
         if name.startswith("_") or not hasattr(jax.Array, name):
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+            advice = ""
+            if name in _NAMES:
+                advice = f". Here: {_NAMES[name]}."
+            elif name.endswith("_") and not name.startswith("_"):
+                advice = ". Arrays can't be changed in place; give it a new one: p.value = ..."
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}{advice}")
         return getattr(self.value, name)
 
     __hash__ = object.__hash__

@@ -91,6 +91,8 @@ def _name(x: Any) -> str:
 def _advice(x: Any) -> str:
     if x is None:
         return "Pass the array; a function without a return statement returns None."
+    if hasattr(x, "batch_sizes"):  # PyTorch's PackedSequence
+        return "Pass the padded array, with lengths= for sequences of different lengths."
     if isinstance(x, (list, tuple)):
         return "Convert it with jnp.asarray(...), or jnp.stack(...) for a list of arrays."
     if isinstance(x, dict):

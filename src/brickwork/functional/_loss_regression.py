@@ -344,7 +344,7 @@ def _mse(prediction: Array, target: Array, weight: Array | None, *, reduction: s
 def _smooth_l1(prediction: Array, target: Array, *, beta: float, reduction: str) -> Array:
     y, t = base.widen(prediction, target)
     difference = y - t
-    size = jnp.abs(difference)
+    size = base.absolute(difference)
     near = jnp.where(size < beta, difference, 0)  # and not what is far away, whose gradient would be 0 * infinity
     loss = jnp.where(size < beta, near * near / (2 * beta), size - beta / 2)
     return base.reduce(loss, reduction, prediction.dtype)
@@ -354,7 +354,7 @@ def _smooth_l1(prediction: Array, target: Array, *, beta: float, reduction: str)
 def _huber(prediction: Array, target: Array, weight: Array | None, *, delta: float, reduction: str) -> Array:
     y, t, w = base.widen(prediction, target, weight)
     difference = y - t
-    size = jnp.abs(difference)
+    size = base.absolute(difference)
     if math.isinf(delta):
         loss = difference * difference / 2
     else:

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from ..core import Buffer, Parameter
+from ..core._arrays import check_dtype
 from ..core._frame import lane_axes
 from ..functional import (
     _checks as checks,
@@ -50,7 +51,7 @@ class ChannelNorm(Module):
         both = args.flag(bias, name, "bias") and affine
         self.weight = Parameter(shape=(n,), dtype=dtype, init=ones()) if affine else None
         self.bias = Parameter(shape=(n,), dtype=dtype, init=zeros()) if both else None
-        wide = checks.statistics_dtype(jnp.dtype(dtype))
+        wide = checks.statistics_dtype(check_dtype(dtype, name))
         self.running_mean = Buffer(shape=(n,), dtype=wide, init=zeros()) if track else None
         self.running_var = Buffer(shape=(n,), dtype=wide, init=ones()) if track else None
         self.num_batches_tracked = Buffer(jnp.zeros((), jnp.int32)) if track else None

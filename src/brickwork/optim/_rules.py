@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, ParamSpec
 
 import jax
 import jax.numpy as jnp
@@ -13,11 +14,37 @@ import numpy as np
 from ..core import ModuleBase, Parameter
 from ._optimizer import Optimizer
 
+_P = ParamSpec("_P")
 Net = ModuleBase | Parameter | Sequence[Parameter]
 Rate = float | Callable[[Any], Any]
 Groups = Mapping[str, Mapping[str, Any]] | None
 
 
+_THEIRS = {
+    "beta_1": "b1",
+    "beta_2": "b2",
+    "betas": "b1 and b2",
+    "dampening": "no dampening",
+    "epsilon": "eps",
+    "lr": "learning_rate",
+    "params": "the network, or a list of parameters, in the first place",
+    "wd": "weight_decay",
+}
+
+
+def _knowing_other_names(make: Callable[_P, Optimizer]) -> Callable[_P, Optimizer]:
+    """Let the function of an optimiser say what a keyword of another framework is called here."""
+
+    @functools.wraps(make)
+    def checked(*args: _P.args, **kwargs: _P.kwargs) -> Optimizer:
+        for theirs in kwargs.keys() & _THEIRS.keys():
+            raise TypeError(f"{make.__name__}: got an unexpected argument {theirs!r}. Here: {_THEIRS[theirs]}.")
+        return make(*args, **kwargs)
+
+    return checked
+
+
+@_knowing_other_names
 def sgd(
     net: Net,
     learning_rate: Rate,
@@ -58,6 +85,7 @@ def sgd(
     return _make(net, "sgd", settings, groups)
 
 
+@_knowing_other_names
 def adam(
     net: Net,
     learning_rate: Rate = 1e-3,
@@ -86,6 +114,7 @@ def adam(
     return _make(net, "adam", settings, groups)
 
 
+@_knowing_other_names
 def adamw(
     net: Net,
     learning_rate: Rate = 1e-3,
