@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections import OrderedDict, namedtuple
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
+from jax.sharding import NamedSharding, PartitionSpec as P
 
 import brickwork as bw
+from brickwork import nn
 from brickwork.core._calls import describe
 
 X = jnp.ones((2, 3))
@@ -44,3 +48,19 @@ def test_a_container_that_holds_itself():
     value = {}
     value["a"] = value
     assert describe(value) == "{'a': {'a': {'a': {'a': dict}}}}"
+
+
+def test_a_mesh_with_explicit_axes(devices):
+    """JAX wants to be told how results are divided there; layers don't know."""
+    mesh = jax.make_mesh((len(devices),), ("data",), axis_types=(jax.sharding.AxisType.Explicit,))
+    net = nn.Sequential(nn.PixelShuffle(2))
+    x = jax.device_put(jnp.ones((len(devices), 4, 2, 2)), NamedSharding(mesh, P("data")))
+    for run in (net, bw.compile(net)):
+        with pytest.raises(Exception, match="out_sharding") as info:
+            run(x)
+        notes = "".join(info.value.__notes__)
+        assert "the array is on a mesh with explicit axes" in notes
+        assert "jax.sharding.Mesh(devices, names)" in notes
+        assert "in net.0 (PixelShuffle(upscale_factor=2))" in notes
+    auto = jax.sharding.Mesh(np.array(devices), ("data",))
+    assert net(jax.device_put(np.asarray(x), NamedSharding(auto, P("data")))).shape == (len(devices), 1, 4, 4)

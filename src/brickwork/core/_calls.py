@@ -89,6 +89,12 @@ def annotate(error: Exception, calls: list[Any], args: Any, kwargs: Any) -> Exce
         better = device_error(module, args)
     elif "__jax_array__" in text:
         error.add_note("  jax.lax functions take arrays, not variables: pass `.value`")
+    elif type(error).__name__ == "ShardingTypeError":
+        error.add_note(
+            "  the array is on a mesh with explicit axes, as jax.make_mesh makes them by default; layers leave it to "
+            "XLA how to divide what they compute: jax.sharding.Mesh(devices, names), or jax.make_mesh(shape, names, "
+            "axis_types=(jax.sharding.AxisType.Auto,) * len(names))"
+        )
     (better or error).add_note(note)
     return better
 
