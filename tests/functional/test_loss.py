@@ -231,6 +231,17 @@ def test_both_ways_to_find_the_scores_of_targets(monkeypatch, shape):
 
 
 @pytest.mark.parametrize("loss", [losses.huber, losses.smooth_l1])
+def test_a_gradient_at_nan_is_nan(loss):
+    slope = jax.grad(lambda y: loss(y, jnp.zeros(2)))(jnp.array([jnp.nan, 0.0]))
+    assert jnp.isnan(slope[0])
+    assert slope[1] == 0
+
+
+def test_smooth_l1_without_a_smooth_part_is_flat_where_it_is_zero():
+    assert jax.grad(lambda y: losses.smooth_l1(y, jnp.zeros(1), beta=0.0))(jnp.zeros(1)) == 0  # as in torch
+
+
+@pytest.mark.parametrize("loss", [losses.huber, losses.smooth_l1])
 def test_gradients_of_infinite_differences_are_bounded(loss):
     slope = jax.grad(lambda x: loss(x, jnp.zeros(4)))(jnp.array([jnp.inf, 1.0, -jnp.inf, 3e38]))
     np.testing.assert_array_equal(slope, [0.25, 0.25, -0.25, 0.25])
