@@ -378,7 +378,8 @@ def _tanh(x: Array) -> Array:
 
 @functools.partial(jax.jit, static_argnames="approximate")
 def _gelu(x: Array, *, approximate: bool) -> Array:
-    return jax.nn.gelu(x, approximate=True) if approximate else x * _normal_cdf(checks.as_inexact(x))
+    x = checks.as_inexact(x)
+    return jax.nn.gelu(x, approximate=True) if approximate else x * _normal_cdf(x)
 
 
 @jax.custom_jvp
