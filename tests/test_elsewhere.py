@@ -79,6 +79,8 @@ OF_OBJECTS = [
         "'Linear' object has no attribute 'register_buffer'. Here: net.name = bw.Buffer(value): attributes are the "
         "registry.",
     ),
+    (lambda: nn.Sequential(NET).half(), "'Sequential' object has no attribute 'half'. Here: net.to(jnp.float16)."),
+    (lambda: nn.ModuleDict().xyzzy, "'ModuleDict' object has no attribute 'xyzzy'"),
     (lambda: NET.xyzzy, "'Linear' object has no attribute 'xyzzy'"),
     (lambda: NET.weight.data, "'Parameter' object has no attribute 'data'. Here: p.value."),
     (

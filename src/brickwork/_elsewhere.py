@@ -7,6 +7,8 @@ import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
 
+from .core._manners import ArrayMethods, missing
+
 _PURE = "arrays can't be changed in place"
 _NO_GRAD = (
     "leave it out: gradients are computed only where bw.grad, bw.value_and_grad or bw.backward asks for them; "
@@ -126,6 +128,28 @@ _METHODS = {
     "weights": "net.variables()",
     "zero_grad": "leave it out after bw.grad, whose gradients are new each time; after bw.backward, opt.zero_grad()",
 }
+_VARIABLES = {
+    "backward": "bw.grad, bw.value_and_grad or bw.backward, of a function that returns the loss",
+    "cpu": "p.move(bw.cpu())",
+    "cuda": "p.move(bw.gpu())",
+    "data": "p.value",
+    "detach": "jax.lax.stop_gradient(p.value)",
+    "dim": "p.ndim",
+    "numel": "p.size",
+    "numpy": "np.asarray(p)",
+    "requires_grad": "p.trainable",
+    "requires_grad_": "p.trainable = True or False",
+}
+OF_OPTIMISERS = {  # arguments
+    "beta_1": "b1",
+    "beta_2": "b2",
+    "betas": "b1 and b2",
+    "dampening": "no dampening",
+    "epsilon": "eps",
+    "lr": "learning_rate",
+    "params": "the network, or a list of parameters, in the first place",
+    "wd": "weight_decay",
+}
 _TABLES = {
     "brickwork": _TOP,
     "brickwork.functional": _FUNCTIONS,
@@ -149,15 +173,21 @@ def unknown_in(module: str) -> Callable[[str], NoReturn]:
     return missing
 
 
-def missing_from(net: Any, name: str) -> NoReturn:
-    """The ``__getattr__`` of a network: raise an ``AttributeError`` that says what a missing method is called here."""
-    own = getattr(type(net), name, None)
-    if isinstance(own, property) and own.fget is not None:
-        own.fget(net)  # it raised an AttributeError of its own, which is the one to see
-    start = f"{type(net).__name__!r} object has no attribute {name!r}"
-    if name in _METHODS:
-        raise AttributeError(f"{start}. Here: {_METHODS[name]}.", name="")
-    raise AttributeError(start, name=name, obj=net)
+def missing_from(net: Any, name: str) -> Any:
+    """The ``__getattr__`` of a network, which says what a missing method is called here."""
+    here = _METHODS.get(name)
+    return missing(net, name, f"Here: {here}." if here else None)
+
+
+def _of_variables(name: str) -> str | None:
+    if name in _VARIABLES:
+        return f"Here: {_VARIABLES[name]}."
+    if name.endswith("_") and not name.startswith("_"):
+        return "Arrays can't be changed in place; give it a new one: p.value = ..."
+    return None
+
+
+ArrayMethods._other_names = staticmethod(_of_variables)
 
 
 def _advice(module: str, name: str) -> str | None:

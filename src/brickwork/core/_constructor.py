@@ -14,7 +14,6 @@ from typing import Any
 _ELSEWHERE = {
     "inplace": "Arrays can't be changed in place; leave it out.",
     "device": "Leave it out, and move the whole network: net.to(...).",
-    "proj_size": "Only an LSTM projects its states.",
     "requires_grad": "Leave it out; net.freeze() keeps parameters from training.",
 }
 
@@ -60,12 +59,12 @@ class Constructor:
             fix = "Leave them out."
             if not cls.__module__.startswith("brickwork."):
                 fix = f"Leave them out, or give {cls.__name__} an __init__ that takes them."
-            return f"{cls.__name__} takes no arguments, got {shown}. {_elsewhere(kwargs) or fix}"
+            return f"{cls.__name__} takes no arguments, got {shown}. {_elsewhere(cls, kwargs) or fix}"
         start = f"{cls.__name__}({self._signature()}): "
         unknown = [k for k in kwargs if k not in self.keywords] if not self.rest_by_name else []
         if unknown:
             close = difflib.get_close_matches(unknown[0], self.keywords, 1)
-            fix = _elsewhere(kwargs) or (f"Did you mean {close[0]!r}?" if close else "Leave it out.")
+            fix = _elsewhere(cls, kwargs) or (f"Did you mean {close[0]!r}?" if close else "Leave it out.")
             return f"{start}got an unexpected argument {unknown[0]!r}. {fix}"
         if len(args) > len(self.positional) and not self.rest:
             got = f"{len(args)} positional argument{'s' * (len(args) > 1)} {shown}"
@@ -111,8 +110,9 @@ def _parameters(init: Any) -> list[inspect.Parameter]:
     return found if found and found[0].kind is inspect.Parameter.VAR_POSITIONAL else found[1:]  # without self
 
 
-def _elsewhere(kwargs: Mapping[str, Any]) -> str | None:
-    return next((_ELSEWHERE[name] for name in kwargs if name in _ELSEWHERE), None)
+def _elsewhere(cls: type, kwargs: Mapping[str, Any]) -> str | None:
+    known = _ELSEWHERE | getattr(cls, "arguments_elsewhere", {})
+    return next((known[name] for name in kwargs if name in known), None)
 
 
 def _short(value: Any) -> str:

@@ -16,22 +16,24 @@ def unbox(x: Any) -> Any:
     return x.value if isinstance(x, ArrayMethods) else x
 
 
-_NAMES = {  # PyTorch's, and what they are called here
-    "backward": "bw.grad, bw.value_and_grad or bw.backward, of a function that returns the loss",
-    "cpu": "p.move(bw.cpu())",
-    "cuda": "p.move(bw.gpu())",
-    "data": "p.value",
-    "detach": "jax.lax.stop_gradient(p.value)",
-    "dim": "p.ndim",
-    "numel": "p.size",
-    "numpy": "np.asarray(p)",
-    "requires_grad": "p.trainable",
-    "requires_grad_": "p.trainable = True or False",
-}
+def missing(owner: Any, name: str, advice: str | None) -> Any:
+    """The end of a ``__getattr__``: raise an ``AttributeError``, with advice if there is any."""
+    own = getattr(type(owner), name, None)
+    if isinstance(own, property) and own.fget is not None:
+        return own.fget(owner)  # it raised an AttributeError of its own; let the user see that one
+    start = f"{type(owner).__name__!r} object has no attribute {name!r}"
+    if advice:
+        raise AttributeError(f"{start}. {advice}", name="")  # without a name, Python would add a guess of its own
+    raise AttributeError(start, name=name, obj=owner)
 
 
 class ArrayMethods:
     """Everything an array can do, done by ``self.value``."""
+
+    @staticmethod
+    def _other_names(name: str) -> str | None:
+        """What a name that frameworks have for something of these is called here; replaced from above."""
+        return None
 
     __slots__ = ()
     # NumPy must leave `array + variable` to us.
@@ -86,16 +88,8 @@ class ArrayMethods:
 
     def __getattr__(self, name: str) -> Any:
         # Methods of arrays (`sum`, `T`, `at`, `reshape`, ...); dunders are looked up on the class.
-        own = getattr(type(self), name, None)
-        if isinstance(own, property) and own.fget is not None:
-            return own.fget(self)  # it raised an AttributeError of its own; let the user see that one
-        if name.startswith("_") or not hasattr(jax.Array, name):
-            advice = ""
-            if name in _NAMES:
-                advice = f". Here: {_NAMES[name]}."
-            elif name.endswith("_") and not name.startswith("_"):
-                advice = ". Arrays can't be changed in place; give it a new one: p.value = ..."
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}{advice}")
+        if name.startswith("_") or hasattr(type(self), name) or not hasattr(jax.Array, name):
+            return missing(self, name, self._other_names(name))
         return getattr(self.value, name)
 
     __hash__ = object.__hash__

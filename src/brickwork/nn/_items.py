@@ -6,6 +6,7 @@ import operator
 from collections.abc import Callable, ItemsView, Iterable, Iterator, KeysView, Mapping, ValuesView
 from typing import TYPE_CHECKING, Any, overload
 
+from .._elsewhere import missing_from
 from ..core import ModuleBase, TrackedDict, TrackedList
 from ..module import Module
 
@@ -51,7 +52,7 @@ class _Items(Module):
     def __getattr__(self, name: str) -> Any:
         key = self._key(name) if "_items" in self.__dict__ else None
         if key is None:
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+            return missing_from(self, name)
         return self._items[key]
 
     def __setattr__(self, name: str, value: Any) -> None:

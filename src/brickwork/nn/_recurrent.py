@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import jax.numpy as jnp
 
@@ -25,6 +25,7 @@ class _Recurrent(Module):
     """What the recurrent layers share: their parameters and options."""
 
     weight_ih_l0: Parameter
+    arguments_elsewhere: ClassVar = {"proj_size": "Only an LSTM projects its states."}
 
     def __init__(
         self,

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .._elsewhere import OF_OPTIMISERS
 from ..core import ModuleBase, Parameter
 from ._optimizer import Optimizer
 
@@ -20,25 +21,13 @@ Rate = float | Callable[[Any], Any]
 Groups = Mapping[str, Mapping[str, Any]] | None
 
 
-_THEIRS = {
-    "beta_1": "b1",
-    "beta_2": "b2",
-    "betas": "b1 and b2",
-    "dampening": "no dampening",
-    "epsilon": "eps",
-    "lr": "learning_rate",
-    "params": "the network, or a list of parameters, in the first place",
-    "wd": "weight_decay",
-}
-
-
 def _knowing_other_names(make: Callable[_P, Optimizer]) -> Callable[_P, Optimizer]:
     """Let the function of an optimiser say what a keyword of another framework is called here."""
 
     @functools.wraps(make)
     def checked(*args: _P.args, **kwargs: _P.kwargs) -> Optimizer:
-        for theirs in kwargs.keys() & _THEIRS.keys():
-            raise TypeError(f"{make.__name__}: got an unexpected argument {theirs!r}. Here: {_THEIRS[theirs]}.")
+        for theirs in kwargs.keys() & OF_OPTIMISERS.keys():
+            raise TypeError(f"{make.__name__}: got an unexpected argument {theirs!r}. Here: {OF_OPTIMISERS[theirs]}.")
         return make(*args, **kwargs)
 
     return checked
