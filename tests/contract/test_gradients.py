@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import jax
+import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, PartitionSpec as P
-from tests.contract.catalogue import Row, rows_where
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec as P
+from tests.contract.catalogue import Row, every_row, rows_where
 
 import brickwork as bw
 
@@ -123,6 +124,23 @@ def test_on_each_device_its_part(row: Row, devices):
     by_state, by_x = jax.eval_shape(jax.grad(together, (0, 1), allow_int=True), state, x)
     assert by_x.shape == x.shape
     assert jax.tree.structure(by_state) == jax.tree.structure(state)
+
+
+@every_row
+def test_on_a_mesh_with_explicit_axes(row: Row, devices):
+    """Where the type of an array says how it is divided: a gradient is divided as what it belongs to."""
+    state, x, loss = losses_of(row)
+    if not x.ndim:
+        return
+    mesh = jax.make_mesh((2,), ("parts",), axis_types=(AxisType.Explicit,), devices=devices[:2])
+    x = jax.device_put(x if row.transient else np.concatenate([x, x]), NamedSharding(mesh, P("parts")))
+    state = jax.device_put(state, NamedSharding(mesh, P()))
+    with jax.set_mesh(mesh):
+        gradients = jax.jit(jax.grad(loss, (0, 1), allow_int=True)).trace(state, x).out_info
+    for found, expected in zip(jax.tree.leaves(gradients), jax.tree.leaves((state, x)), strict=True):
+        assert found.shape == expected.shape
+        if jnp.issubdtype(expected.dtype, jnp.floating):
+            assert found.sharding.spec == jax.typeof(expected).sharding.spec
 
 
 @rows_where(lambda row: row.has_parameters)

@@ -91,8 +91,9 @@ def annotate(error: Exception, calls: list[Any], args: Any, kwargs: Any) -> Exce
         error.add_note("  jax.lax functions take arrays, not variables: pass `.value`")
     elif type(error).__name__ == "ShardingTypeError":
         error.add_note(
-            "  the array is on a mesh with explicit axes, as jax.make_mesh makes them by default; layers leave it to "
-            "XLA how to divide what they compute: jax.sharding.Mesh(devices, names), or jax.make_mesh(shape, names, "
+            "  the array is on a mesh with explicit axes, as jax.make_mesh makes them by default: there JAX asks how "
+            "to divide the result of some operations, as in jnp.reshape(..., out_sharding=jax.P('data')). brickwork's "
+            "own layers leave that to XLA, and so does all code on a mesh of jax.make_mesh(shape, names, "
             "axis_types=(jax.sharding.AxisType.Auto,) * len(names))"
         )
     (better or error).add_note(note)

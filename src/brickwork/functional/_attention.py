@@ -14,6 +14,7 @@ from jax import lax
 from ..core._jax import varying_alike
 from . import _checks as checks
 from ._dropout import check_rate, dropout
+from ._explicit import left_to_xla
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Bool, Float
@@ -216,6 +217,7 @@ def _mask(mask: Any, full: tuple[Any, ...]) -> Array | None:
 
 
 @functools.partial(jax.jit, static_argnames=("form", "groups", "rate"))
+@left_to_xla
 def _attention(
     q: Array, k: Array, v: Array, mask: Array | None, key: Array | None, *, form: _Form, groups: int, rate: float
 ) -> Array:
@@ -343,6 +345,7 @@ _attend.defvjp(_attend_forward, _attend_backward)
 
 
 @functools.partial(jax.jit, static_argnames=("form", "rate"))
+@left_to_xla
 def _with_weights(
     q: Array, k: Array, v: Array, mask: Array | None, key: Array | None, *, form: _Form, rate: float
 ) -> tuple[Array, Array]:

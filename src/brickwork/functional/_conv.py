@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from .._onednn import chosen
 from . import _checks as checks
 from ._conv_forms import Geometry, convolve
+from ._explicit import left_to_xla, products
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float
@@ -296,6 +297,7 @@ def _require_padding(ndim: int, x: Array, padding: tuple[tuple[int, int], ...], 
 
 
 @functools.partial(jax.jit, static_argnames=("geometry", "padding_mode", "onednn"))
+@functools.partial(left_to_xla, divided=products)
 def _conv(
     x: Array, weight: Array, bias: Array | None, *, geometry: Geometry, padding_mode: str, onednn: bool
 ) -> Array:  # onednn: what the form depends on belongs to the key of its trace

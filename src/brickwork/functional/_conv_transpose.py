@@ -13,6 +13,7 @@ from . import _checks as checks
 from ._conv import add_bias, kernel_arrays, require_bias, wrong_input_channels
 from ._conv_forms import Geometry
 from ._conv_phases import transpose
+from ._explicit import left_to_xla
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float
@@ -262,6 +263,7 @@ def padding_for(
 
 
 @functools.partial(jax.jit, static_argnames=("geometry", "out", "onednn"))
+@left_to_xla
 def _conv_transpose(
     x: Array, weight: Array, bias: Array | None, *, geometry: Geometry, out: tuple[int, ...], onednn: bool
 ) -> Array:  # onednn: what the form depends on belongs to the key of its trace

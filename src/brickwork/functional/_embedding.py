@@ -14,6 +14,7 @@ from jax import lax
 from ..core._arrays import check_dtype
 from ..core._jax import Tracer
 from . import _checks as checks
+from ._explicit import left_to_xla
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float, Int, Num
@@ -197,6 +198,7 @@ def _one_hot(x: Array, *, classes: int, dtype: Any) -> Array:
 
 
 @functools.partial(jax.jit, static_argnames=("padding_idx", "by_frequency"))
+@left_to_xla
 def _embedding(indices: Array, weight: Array, *, padding_idx: int | None, by_frequency: bool) -> Array:
     rows = look_up(indices, weight, by_frequency)
     if padding_idx is None:

@@ -11,6 +11,7 @@ import numpy as np
 
 from . import _checks as checks
 from ._embedding import check_table, embedding_renorm, look_up, row_of
+from ._explicit import left_to_xla
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float, Int
@@ -151,6 +152,7 @@ def _check_samples(samples: Array, indices: Array, mode: str) -> None:
 
 
 @functools.partial(jax.jit, static_argnames=("mode", "by_frequency", "last", "padding_idx"))
+@left_to_xla
 def _embedding_bag(
     indices: Array,
     weight: Array,

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from ..core._jax import varying_alike
 from . import _checks as checks
 from ._conv_forms import Geometry, output_size as windows_of, pad, shifted
+from ._explicit import left_to_xla
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Num
@@ -147,6 +148,7 @@ def _geometry(
 
 
 @functools.partial(jax.jit, static_argnames=("kernel", "geometry"))
+@left_to_xla
 def _unfold(x: Array, *, kernel: tuple[int, ...], geometry: Geometry) -> Array:
     batch = x if x.ndim == 4 else x[None]
     n, c = batch.shape[:2]
@@ -157,6 +159,7 @@ def _unfold(x: Array, *, kernel: tuple[int, ...], geometry: Geometry) -> Array:
 
 
 @functools.partial(jax.jit, static_argnames=("image", "kernel", "geometry"))
+@left_to_xla
 def _fold(x: Array, *, image: tuple[int, ...], kernel: tuple[int, ...], geometry: Geometry) -> Array:
     batch = x if x.ndim == 3 else x[None]
     if x.dtype == bool:  # in sums, true is what is not zero

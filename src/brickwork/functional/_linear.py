@@ -12,6 +12,7 @@ from jax import lax
 
 from ..errors import ShapeMismatchError
 from . import _checks as checks
+from ._explicit import left_to_xla, products
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Num
@@ -99,6 +100,7 @@ def _wrong_shape(x: Array, weight: Array) -> None:
 
 
 @jax.jit
+@functools.partial(left_to_xla, divided=products)
 def _linear(x: Array, weight: Array, bias: Array | None) -> Array:
     dtype = jnp.result_type(x, weight)
     x, weight = x.astype(dtype), weight.astype(dtype)
@@ -165,6 +167,7 @@ def bilinear(
 
 
 @jax.jit
+@left_to_xla
 def _bilinear(x1: Array, x2: Array, weight: Array, bias: Array | None) -> Array:
     dtype = jnp.result_type(x1, x2, weight)
     wide = checks.statistics_dtype(dtype)
@@ -215,6 +218,7 @@ def flatten(x: ArrayLike, start_dim: int = 0, end_dim: int = -1) -> Array:
 
 
 @functools.partial(jax.jit, static_argnames=("start", "end"))
+@left_to_xla
 def _flatten(x: Array, *, start: int, end: int) -> Array:
     merged = math.prod(x.shape[start : end + 1])
     return jnp.reshape(x, (*x.shape[:start], merged, *x.shape[end + 1 :]))
@@ -274,5 +278,6 @@ def split_sizes(sizes: Any, function: str, argument: str) -> tuple[int, ...]:
 
 
 @functools.partial(jax.jit, static_argnames=("axis", "sizes"))
+@left_to_xla
 def _unflatten(x: Array, *, axis: int, sizes: tuple[int, ...]) -> Array:
     return jnp.reshape(x, (*x.shape[:axis], *sizes, *x.shape[axis + 1 :]))

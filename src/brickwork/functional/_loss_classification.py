@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from . import _checks as checks, _loss_base as base
+from ._explicit import left_to_xla
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float, Int
@@ -179,6 +180,7 @@ def _class_weights(weight: Array, like: Array, axis: int) -> Array:
 
 
 @functools.partial(jax.jit, static_argnames=("ignore_index", "smoothing", "reduction"))
+@left_to_xla
 def _cross_entropy(
     logits: Array, target: Array, weight: Array | None, *, ignore_index: int, smoothing: float, reduction: str
 ) -> Array:
@@ -207,6 +209,7 @@ def reduced(loss: Array, share: Array, reduction: str) -> Array:
 
 
 @functools.partial(jax.jit, static_argnames=("ignore_index", "reduction"))
+@left_to_xla
 def _nll(log_probs: Array, target: Array, weight: Array | None, *, ignore_index: int, reduction: str) -> Array:
     (wide,) = base.widen(log_probs)
     norm = jnp.zeros((), wide.dtype)
@@ -253,6 +256,7 @@ def _of_targets(scores: Array, index: Array, axis: int) -> Array:
 
 
 @functools.partial(jax.jit, static_argnames=("smoothing", "reduction"))
+@left_to_xla
 def _soft_cross_entropy(
     logits: Array, target: Array, weight: Array | None, *, smoothing: float, reduction: str
 ) -> Array:

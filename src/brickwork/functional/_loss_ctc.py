@@ -13,6 +13,7 @@ from jax import lax
 
 from ..core._jax import Tracer, varying_alike
 from . import _checks as checks, _loss_base as base
+from ._explicit import left_to_xla
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float, Int
@@ -160,6 +161,7 @@ def _check_labels(targets: Array, lengths: Array | np.ndarray, classes: int) -> 
 
 
 @functools.partial(jax.jit, static_argnames=("width", "blank", "zero_infinity", "reduction"))
+@left_to_xla
 def _ctc(
     log_probs: Array,
     targets: Array,

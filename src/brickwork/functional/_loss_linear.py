@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from . import _checks as checks, _loss_base as base
+from ._explicit import left_to_xla
 from ._loss_classification import of_indices, of_probabilities, reduced
 
 if TYPE_CHECKING:
@@ -123,6 +124,7 @@ def _check_target(name: str, x: Array, w: Array, target: Array, ignored: int) ->
 
 
 @functools.partial(jax.jit, static_argnames=("ignore_index", "smoothing", "reduction", "chunk"))
+@left_to_xla
 def _linear_cross_entropy(
     x: Array,
     w: Array,
@@ -232,6 +234,7 @@ def adaptive_log_softmax(
 
 
 @jax.jit
+@left_to_xla
 def _adaptive(head: Array, tail: tuple[Array, ...], target: Array) -> tuple[Array, Array]:
     wide = jax.nn.log_softmax(base.widen(head)[0], -1)
     start = frequent = head.shape[-1] - len(tail)

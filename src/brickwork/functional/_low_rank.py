@@ -10,11 +10,14 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from ._explicit import left_to_xla
+
 if TYPE_CHECKING:
     from jaxtyping import Array
 
 
 @functools.partial(jax.jit, static_argnames=("shape", "scale"))
+@left_to_xla
 def low_rank(a: Array, b: Array, *, shape: tuple[int, ...], scale: float) -> Array:
     """The product ``scale * B A``, for ``A`` of ``(*, rank, ...)`` and ``B`` of ``(*, out, rank)``, in a shape."""
     stack = b.shape[:-2]
@@ -23,6 +26,7 @@ def low_rank(a: Array, b: Array, *, shape: tuple[int, ...], scale: float) -> Arr
 
 
 @functools.partial(jax.jit, static_argnames=("axis", "scale"))
+@left_to_xla
 def add_projected(y: Array, low: Array, b: Array, *, axis: int, scale: float) -> Array:
     """``y`` plus ``scale`` times ``B`` of ``(out, rank)`` applied to an axis of ``low``, counted from the end."""
     added = lax.dot_general(b, low, (((1,), (low.ndim + axis,)), ((), ())))

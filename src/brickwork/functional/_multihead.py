@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from . import _checks as checks
+from ._explicit import entries, left_to_xla, parts_of
 
 if TYPE_CHECKING:
     from jaxtyping import Array
@@ -18,21 +19,42 @@ if TYPE_CHECKING:
 @functools.partial(jax.jit, static_argnames=("heads", "parts", "batch_first"))
 def split_heads(x: Array, *, heads: int, parts: int, batch_first: bool) -> tuple[Array, ...]:
     """Cut projections ``(N, T, parts * E)``, or ``(T, N, parts * E)``, into arrays ``(N, heads, T, E / heads)``."""
-    cut = x.reshape(*x.shape[:2], parts, heads, x.shape[2] // (parts * heads))
-    cut = cut.transpose(2, 0, 3, 1, 4) if batch_first else cut.transpose(2, 1, 3, 0, 4)
+    return _split(x if batch_first else x.swapaxes(0, 1), heads=heads, parts=parts)
+
+
+def _as_heads(y: Any, args: tuple[Any, ...]) -> list[Any]:
+    """How ``_split`` divides its results: heads as features."""
+    batch, time, features = entries(args[0])
+    return [batch, features if y.shape[1] % parts_of(features, args[0]) == 0 else None, time]
+
+
+@functools.partial(left_to_xla, divided=_as_heads)
+def _split(x: Array, *, heads: int, parts: int) -> tuple[Array, ...]:
+    cut = x.reshape(*x.shape[:2], parts, heads, x.shape[2] // (parts * heads)).transpose(2, 0, 3, 1, 4)
     return tuple(cut[i] for i in range(parts))
 
 
 @functools.partial(jax.jit, static_argnames="batch_first")
 def merge_heads(x: Array, *, batch_first: bool) -> Array:
     """Bring ``(N, heads, T, D)`` to ``(N, T, heads * D)``, or to ``(T, N, heads * D)``."""
+    merged = _merge(x)
+    return merged if batch_first else merged.swapaxes(0, 1)
+
+
+def _as_features(_: Any, args: tuple[Any, ...]) -> list[Any]:
+    """How ``_merge`` divides its result: features as heads."""
+    batch, heads, time, _ = entries(args[0])
+    return [batch, time, heads]
+
+
+@functools.partial(left_to_xla, divided=_as_features)
+def _merge(x: Array) -> Array:
     n, heads, length, width = x.shape
-    if batch_first:
-        return x.transpose(0, 2, 1, 3).reshape(n, length, heads * width)
-    return x.transpose(2, 0, 1, 3).reshape(length, n, heads * width)
+    return x.transpose(0, 2, 1, 3).reshape(n, length, heads * width)
 
 
 @functools.partial(jax.jit, static_argnames="zeros")
+@left_to_xla
 def extend(k: Array, v: Array, bias_k: Array | None, bias_v: Array | None, *, zeros: bool) -> tuple[Array, Array]:
     """Add one more key and value ``(heads, 1, D)`` to each sequence of ``(N, heads, S, D)``, and one of zeros."""
 
@@ -95,6 +117,7 @@ def _both(a: Array, b: Array) -> Array:
 
 
 @jax.jit
+@left_to_xla
 def update_cache(
     keys: Array, values: Array, length: Array, key: Array, value: Array
 ) -> tuple[Array, Array, Array, Array]:

@@ -13,6 +13,7 @@ from jax import lax
 
 from ..core._jax import varying_alike
 from . import _checks as checks
+from ._explicit import left_to_xla, whole
 from ._moments import covariance, moments
 
 if TYPE_CHECKING:
@@ -173,6 +174,7 @@ def _affine(centred: Array, rstd: Array, weight: Array | None, bias: Array | Non
 
 
 @functools.partial(jax.jit, static_argnames="eps")
+@left_to_xla
 def _batch_norm_eval(
     x: Array,
     mean: Array,
@@ -188,6 +190,7 @@ def _batch_norm_eval(
 
 
 @functools.partial(jax.jit, static_argnames="eps")
+@functools.partial(left_to_xla, divided=whole)
 def _batch_norm_train(
     x: Array, weight: Array | None, bias: Array | None, shift: Array | None, *, eps: float
 ) -> tuple[Array, Array, Array]:

@@ -11,6 +11,7 @@ from jax import lax
 
 from ..core._jax import varying_alike
 from . import _checks as checks
+from ._explicit import left_to_xla, whole
 from ._moments import covariance, moments
 from ._norm import check_channels
 
@@ -149,6 +150,7 @@ def instance_norm_train(
 
 
 @functools.partial(jax.jit, static_argnames=("groups", "eps"))
+@functools.partial(left_to_xla, divided=whole)
 def _group_norm(
     x: Array, weight: Array | None, bias: Array | None, *, groups: int, eps: float
 ) -> tuple[Array, Array, Array]:

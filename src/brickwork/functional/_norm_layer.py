@@ -11,6 +11,7 @@ from jax import lax
 
 from ..errors import ShapeMismatchError
 from . import _checks as checks
+from ._explicit import left_to_xla
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float
@@ -141,6 +142,7 @@ def _wrong_trailing(x: Array, expected: tuple[int, ...], function: str) -> None:
 
 
 @functools.partial(jax.jit, static_argnames=("rank", "eps"))
+@left_to_xla
 def _layer_norm(x: Array, weight: Array | None, bias: Array | None, *, rank: int, eps: float) -> Array:
     dtype = checks.statistics_dtype(x.dtype)
     wide = x.astype(dtype)
@@ -155,6 +157,7 @@ def _layer_norm(x: Array, weight: Array | None, bias: Array | None, *, rank: int
 
 
 @functools.partial(jax.jit, static_argnames=("rank", "eps"))
+@left_to_xla
 def _rms_norm(x: Array, weight: Array | None, *, rank: int, eps: float | None) -> Array:
     dtype = checks.statistics_dtype(x.dtype)
     if eps is None:

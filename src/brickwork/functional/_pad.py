@@ -11,6 +11,7 @@ import numpy as np
 from jax import lax
 
 from . import _checks as checks
+from ._explicit import left_to_xla
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -156,6 +157,7 @@ def _pad_with_value(x: Array, value: Array, *, pads: Pads) -> Array:
 
 
 @functools.partial(jax.jit, static_argnames=("pads", "mode"))
+@left_to_xla
 def _pad_with_image(x: Array, *, pads: Pads, mode: str) -> Array:
     lead = [(0, 0)] * (x.ndim - len(pads))
     added = lead + [(max(a, 0), max(b, 0)) for a, b in reversed(pads)]

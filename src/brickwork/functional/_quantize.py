@@ -12,6 +12,7 @@ import numpy as np
 from jax import lax
 
 from . import _checks as checks
+from ._explicit import left_to_xla, products
 from ._linear import _wrong_shape
 
 if TYPE_CHECKING:
@@ -115,6 +116,7 @@ def quantized_linear(x: Any, q: Any, scale: Any, bias: Any) -> Array:
 
 
 @jax.jit
+@functools.partial(left_to_xla, divided=products)
 def _quantized_linear(x: Array, q: Array, scale: Array, bias: Array | None) -> Array:
     dtype = jnp.result_type(x, scale)
     rows = x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
@@ -173,6 +175,7 @@ def quantized_rows(indices: Any, q: Any, scale: Any) -> Array:
 
 
 @jax.jit
+@left_to_xla
 def _quantized_rows(indices: Array, q: Array, scale: Array) -> Array:
     # Only what is looked up is converted. The fill value of floats, that of the scales here, is NaN.
     rows = q.at[indices].get(mode="fill", wrap_negative_indices=False, fill_value=np.int8(1))

@@ -12,6 +12,7 @@ import numpy as np
 
 from . import _checks as checks
 from ._dropout import check_rate, dropout as drop
+from ._explicit import left_to_xla
 from ._recurrent_cells import (
     GATES,
     Weights,
@@ -304,14 +305,33 @@ def _stack(
     batch_first: bool,
     rate: float,
 ) -> tuple[Array, State]:
-    dtype = jnp.result_type(x, layers[0].ih)
-    layers = jax.tree.map(lambda w: w.astype(dtype), layers)
     one = x.ndim == 2
     if one:
         x = x[:, None]
         state = tuple(None if s is None else s[:, None] for s in state)
     elif batch_first:
         x = x.swapaxes(0, 1)
+    x, new = _layers(x, layers, state, lengths, key, kind=kind, directions=1 + bidirectional, rate=rate)
+    if one:
+        return x[:, 0], tuple(s[:, 0] for s in new)
+    return x.swapaxes(0, 1) if batch_first else x, new
+
+
+@left_to_xla
+def _layers(
+    x: Array,
+    layers: tuple[Weights, ...],
+    state: tuple[Array | None, ...],
+    lengths: Array | None,
+    key: Array | None,
+    *,
+    kind: str,
+    directions: int,
+    rate: float,
+) -> tuple[Array, State]:
+    """Run all layers over ``(T, N, in)``; the last states are ``(layers * directions, N, *)``."""
+    dtype = jnp.result_type(x, layers[0].ih)
+    layers = jax.tree.map(lambda w: w.astype(dtype), layers)
     x = x.astype(dtype)
     valid = None
     if lengths is not None:
@@ -320,7 +340,6 @@ def _stack(
         wrong = ((lengths < 0) | (lengths > x.shape[0]))[:, None]
         x, valid = jnp.where(wrong, jnp.asarray(jnp.nan, dtype), x), valid | wrong
     final: list[State] = []
-    directions = 1 + bidirectional
     for first in range(0, len(layers), directions):
         if key is not None and first:
             x = drop(x, rate, jax.random.fold_in(key, first))
@@ -328,12 +347,9 @@ def _stack(
         for i in range(first, first + directions):
             start = tuple(None if s is None else s[i] for s in state)
             results.append(_layer(kind, x, layers[i], start, valid, reverse=i > first))
-        x = jnp.concatenate([y for y, _ in results], -1) if bidirectional else results[0][0]
+        x = results[0][0] if directions == 1 else jnp.concatenate([y for y, _ in results], -1)
         final += [last for _, last in results]
-    new = tuple(jnp.stack(s) for s in zip(*final, strict=True))
-    if one:
-        return x[:, 0], tuple(s[:, 0] for s in new)
-    return x.swapaxes(0, 1) if batch_first else x, new
+    return x, tuple(jnp.stack(s) for s in zip(*final, strict=True))
 
 
 def _layer(

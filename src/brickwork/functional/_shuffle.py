@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 
 from . import _checks as checks
+from ._explicit import left_to_xla
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Shaped
@@ -140,6 +141,7 @@ def _require_axes(x: Any, function: str, axes: str) -> None:
 
 
 @functools.partial(jax.jit, static_argnames="factor")
+@left_to_xla
 def _pixel_shuffle(x: Array, *, factor: int) -> Array:
     *lead, c, h, w = x.shape
     n, r = len(lead), factor
@@ -149,6 +151,7 @@ def _pixel_shuffle(x: Array, *, factor: int) -> Array:
 
 
 @functools.partial(jax.jit, static_argnames="factor")
+@left_to_xla
 def _pixel_unshuffle(x: Array, *, factor: int) -> Array:
     *lead, c, h, w = x.shape
     n, r = len(lead), factor
@@ -158,6 +161,7 @@ def _pixel_unshuffle(x: Array, *, factor: int) -> Array:
 
 
 @functools.partial(jax.jit, static_argnames="groups")
+@left_to_xla
 def _channel_shuffle(x: Array, *, groups: int) -> Array:
     n, c, *rest = x.shape
     return x.reshape(n, groups, c // groups, *rest).swapaxes(1, 2).reshape(x.shape)

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from . import _checks as checks
+from ._explicit import left_to_xla
 from ._pool_max import real_array
 
 if TYPE_CHECKING:
@@ -199,6 +200,7 @@ def _unpooled_size(
 
 
 @functools.partial(jax.jit, static_argnames="out")
+@left_to_xla
 def _put(x: Array, indices: Array, *, out: tuple[int, ...]) -> Array:
     lead, given = x.shape[: x.ndim - len(out)], x.shape[x.ndim - len(out) :]
     channels, size = math.prod(lead), math.prod(out)
