@@ -17,7 +17,7 @@ from ._elsewhere import missing_from
 from ._hooks import Capture, HookHandle, add_hook
 from ._state import LoadReport, load_state, state_of
 from .core import ModuleBase, Parameter, dry_run
-from .core._arrays import check_dtype
+from .core._arrays import check_dtype, check_fits
 from .core._epoch import bump
 from .core._patterns import no_match
 from .errors import DeviceMismatchError
@@ -205,6 +205,8 @@ class Module(ModuleBase):
         if target is None:
             raise TypeError("to: expected a jax.Device, a sharding or a dtype, got None")
         if isinstance(target, (jax.Device, jax.sharding.Sharding)):
+            for path, variable in self.named_variables():  # all of them or none
+                check_fits(variable.shape, target, f"to: {type(variable).__name__} {path!r}")
             for variable in self.variables():
                 variable.move(target)
         else:

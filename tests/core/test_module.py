@@ -610,3 +610,26 @@ def test_repr():
         "Module(\n  (w): Parameter(3, ?)\n  (a): Linear(? → 4)\n  (items): list(\n"
         "    (0): Linear(3 → 2)\n    (1): Linear(? → 4)  (shared)\n  )\n)"
     )
+
+
+def test_what_jax_returns_of_modules_that_it_differentiates_forwards():
+    """JAX takes such a result apart when its trace has ended."""
+    net = Linear(3, in_features=2)
+
+    def loss(net):
+        return jnp.tanh(net(jnp.ones((4, 2)))).sum()
+
+    _, tangent = jax.jvp(lambda n: jax.tree.map(lambda a: 2 * a, n), (net,), (net,))
+    np.testing.assert_array_equal(tangent.weight, 2 * net.weight.value)
+    for wrap in (lambda f: f, jax.jit):
+        product = wrap(lambda n: jax.jvp(jax.grad(loss), (n,), (n,))[1])(net)
+        hessian = wrap(jax.hessian(loss))(net)
+        block = hessian.weight.value.weight.value
+        np.testing.assert_allclose(
+            product.weight,
+            jnp.tensordot(block, net.weight.value, 2) + hessian.weight.value.bias.value @ net.bias.value,
+            rtol=1e-5,
+            atol=1e-6,
+        )
+    again = jax.jacfwd(jax.jacfwd(loss))(net).weight.value.weight.value
+    np.testing.assert_allclose(again, block, rtol=1e-5, atol=1e-6)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+
+import jax
 import jax.numpy as jnp
 import pytest
 from tests.errors.checks import refuse
@@ -15,6 +18,10 @@ def x(*shape):
     return jnp.ones(shape)
 
 
+def misnamed():
+    return nn.SyncBatchNorm(num_features=3, axis_name="dta")
+
+
 NOTES = {
     "one spatial element": "in net (InstanceNorm2d()), called with float32[2, 3, 1, 1]",
     "axes of InstanceNorm1d": "in net (InstanceNorm1d()), called with float32[3]",
@@ -22,6 +29,7 @@ NOTES = {
     "axes of BatchNorm2d": "in net (BatchNorm2d(?)), called with float32[2, 3, 2, 2, 2]",
     "axes of SyncBatchNorm": "in net (SyncBatchNorm(?)), called with float32[3]",
     "another axis": "in net (SyncBatchNorm(?, axis_name='data')), called with float32[4, 3]",
+    "another axis of JAX's own transform": "in net (SyncBatchNorm(3, axis_name='dta')), called with float32[4, 3]",
     "groups of channels seen": "in net (GroupNorm(4, ?)), called with float32[2, 6]",
 }
 MESSAGES = {
@@ -59,6 +67,12 @@ MESSAGES = {
         lambda: bw.vmap(nn.SyncBatchNorm(axis_name="data"), axis_name="lanes")(x(2, 4, 3)),
         ValueError,
         "SyncBatchNorm: axis_name='data', but the axes mapped around this call are 'lanes'. Use one of these, or leave "
+        "axis_name out to take all of them.",
+    ),
+    "another axis of JAX's own transform": (
+        lambda: jax.vmap(functools.partial(*bw.functional(misnamed())), axis_name="i")(x(2, 4, 3)),
+        ValueError,
+        "SyncBatchNorm: axis_name='dta', but the axes mapped around this call are 'i'. Use one of these, or leave "
         "axis_name out to take all of them.",
     ),
     "groups of given channels": (

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -366,3 +368,54 @@ def test_to():
             TypeError,
             "to: parameters are floating-point, so dtype int32 can't hold them",
         )
+
+
+# -- names -----------------------------------------------------------------------------------------
+
+
+def test_slots():
+    def define():
+        class Net(bw.Module):
+            __slots__ = ("layer",)
+
+    def define_by_dataclass():
+        @dataclasses.dataclass(slots=True)
+        class Net(bw.Module):
+            layer: object = None
+
+    for way in (define, define_by_dataclass):
+        refuse(
+            way,
+            StructureError,
+            "class Net has __slots__ = ('layer',): what is kept there would be no part of the network, nor of its "
+            "copies. Leave __slots__ out, and slots=True of a dataclass",
+        )
+
+
+def test_keys_that_give_the_same_name():
+    net = bw.Module()
+    message = (
+        "dict keys 1 and '1' would both give the name '1' to what they hold, a Linear and a ReLU; rename one of them"
+    )
+    refuse(lambda: setattr(net, "d", {1: nn.Linear(3), "1": nn.ReLU()}), StructureError, message)
+    net.d = {1: nn.Linear(3), "01": nn.ReLU(), "-1": 3}
+    with unchanged(net):
+        refuse(lambda: net.d.setdefault("1", nn.ReLU()), StructureError, message)
+    net.d[-1] = nn.Linear(2)  # beside what is no part of the network
+    net.d[1] = nn.Linear(2)
+    net.d["2"] = nn.Linear(2)
+    message = (
+        "dict keys '2' and 2 would both give the name '2' to what they hold, a Linear and a Linear; rename one of them"
+    )
+    refuse(lambda: net.d.update({2: nn.Linear(1)}), StructureError, message)
+
+
+def test_a_name_with_a_dot():
+    net = bw.Module()
+    refuse(
+        lambda: setattr(net, "a.b", nn.Linear(3)),
+        StructureError,
+        "Module: attribute 'a.b' holds a Linear, so it becomes part of parameter names, in which dots separate: use a "
+        "name without dots",
+    )
+    setattr(net, "a.b", 3)

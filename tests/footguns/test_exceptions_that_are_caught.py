@@ -20,6 +20,7 @@ def test_what_happens():
     """In plain Python, what was written before an exception stays. A compiled function, `bw.grad`, `bw.vmap` and the
     others write when they are done: if the exception is caught and work goes on, counters, running statistics and the
     random stream are where they were before the call, and so later dropout masks differ from the eager ones.
+    (`bw.remat` and `bw.cond` outside of any other transform just run the function, as Python does.)
     """
     x = np.ones(3, np.float32)
     eager, compiled = bw.Buffer(jnp.zeros(())), bw.Buffer(jnp.zeros(()))

@@ -81,6 +81,8 @@ def test_errors():
             F.dropout(x, rate, KEY)
     with pytest.raises(TypeError, match=r"dropout: rate must be a Python number, got '0\.5' \(str\)"):
         F.dropout(x, "0.5", KEY)
+    with pytest.raises(TypeError, match=r"got True\. There is no argument `training`: call it in training mode only"):
+        F.dropout(jnp.ones(3), 0.5, True)
     with pytest.raises(TypeError, match=r"dropout: key must be a random key such as jax\.random\.key"):
         F.dropout(x, 0.5, 0)
     with pytest.raises(TypeError, match=r"dropout: x holds int32 values"):

@@ -138,6 +138,25 @@ def test_lanes_share_their_statistics():
     close(bw.vmap(bare)(ROWS[:, None])[:, 0], bare(ROWS))
 
 
+def test_in_transforms_of_jax(devices):
+    """Where an axis has a name, as for collectives."""
+    expected, _, plain = whole_batch(ROWS)
+    mesh = Mesh(np.array(devices[:4]), ("data",))
+    for axis_name in (None, "data", ["data"]):
+        net = network(nn.SyncBatchNorm(axis_name=axis_name))
+        net(ROWS)
+        net[1].running_mean[:], net[1].running_var[:], net[1].num_batches_tracked.value = 0, 1, 0
+        pure, state = bw.functional(net)
+        lanes = jax.vmap(pure, (None, 0), axis_name="data")
+        close(lanes(state, ROWS.reshape(4, 2, 3))[0].reshape(8, 3), expected)
+        for checked in (True, False):
+            specs = {"in_specs": (P(), P("data")), "out_specs": (P("data"), P())}
+            parts = jax.jit(jax.shard_map(pure, mesh=mesh, check_vma=checked, **specs))
+            y, new = parts(state, ROWS)
+            close(y, expected)
+            close(new["1.running_var"], plain[1].running_var)
+
+
 def test_outside_it_is_a_plain_one():
     for axis_name in (None, "data"):
         close(network(nn.SyncBatchNorm(axis_name=axis_name))(ROWS), whole_batch(ROWS)[0])

@@ -465,6 +465,16 @@ def test_error_texts():
         opt.step([1])
 
 
+def test_a_transformation_that_wants_more_than_gradients():
+    net = Net()
+    opt = optim.Optimizer(net, optax.lbfgs())
+    for way in (lambda f: f, bw.compile):
+        with pytest.raises(
+            TypeError, match=r"step: the transformation wants more than .*'value_fn'\), as line searches do"
+        ):
+            way(lambda: opt.step(bw.grad(loss(net), net)()))()
+
+
 def test_a_failed_step_changes_nothing():
     net = Net()
     opt = optim.adam(net, 0.1)

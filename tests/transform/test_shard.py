@@ -626,3 +626,33 @@ def test_errors(call, error, message, mesh):
     with pytest.raises(error, match=f"(?s){message}"):
         call(mesh)
     assert not isinstance(NET.weight._value, Tracer)
+
+
+# -- branches that not all devices take ------------------------------------------------------------
+
+
+@pytest.mark.parametrize("layer", [nn.BatchNorm1d, nn.SyncBatchNorm])
+def test_statistics_of_all_devices_in_a_branch_of_some(mesh, layer):
+    """Those that don't take it would be waited for, for ever."""
+    norm = layer(num_features=4)
+    bodies = {
+        "cond": lambda x: bw.cond(jax.lax.axis_index("data") > 0, lambda: norm(x), lambda: x),
+        "switch": lambda x: bw.switch(jax.lax.axis_index("data"), [lambda: norm(x), lambda: x]),
+        "while_loop": lambda x: bw.while_loop(lambda x: x.sum() > 1, lambda x: norm(x) / 2, x),
+    }
+    for body in bodies.values():
+        run = bw.compile(bw.shard_map(body, mesh, P("data"), P("data")))
+        with pytest.raises(StructureError) as info:
+            run(X)
+        assert str(info.value) == (
+            "what is written here has to be averaged along 'data' of the mesh, in a branch or loop that not every "
+            "device takes: the others would wait for ever. Call the layer outside of it, or put it into evaluation "
+            "mode, net.eval(), in which nothing is written"
+        )
+        assert f"in net ({layer.__name__}(4))" in "".join(info.value.__notes__)
+    same = bw.shard_map(
+        lambda x: bw.cond(jax.lax.psum(x.sum(), "data") > 0, lambda: norm(x), lambda: x), mesh, P("data"), P("data")
+    )
+    assert bw.compile(same)(X).shape == X.shape  # all of them take it
+    norm.eval()
+    assert bw.compile(bw.shard_map(bodies["cond"], mesh, P("data"), P("data")))(X).shape == X.shape

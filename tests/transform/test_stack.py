@@ -311,3 +311,39 @@ def test_a_failed_inference_leaves_shapes_open():
 
 def error(text):
     raise ValueError(text)
+
+
+# -- inside JAX's own transforms -------------------------------------------------------------------
+
+
+def test_lanes_and_steps_of_jax_have_one_of_the_modules():
+    nets = [nn.Linear(3, in_features=3) for _ in range(3)]
+    stacked = bw.stack(nets)
+    expected = np.stack([n(X) for n in nets])
+    mapped = jax.vmap(lambda n, x: n(x), in_axes=(0, None))
+    np.testing.assert_allclose(mapped(stacked, X), expected, rtol=1e-6)
+    np.testing.assert_allclose(jax.jit(mapped)(stacked, X), expected, rtol=1e-6)
+    carried, _ = jax.lax.scan(lambda x, n: (n(x), None), X, stacked)
+    np.testing.assert_allclose(carried, nets[2](nets[1](nets[0](X))), rtol=1e-5)
+    doubled = jax.vmap(lambda n: jax.tree.map(lambda a: 2 * a, n))(stacked)
+    assert len(bw.unstack(doubled)) == 3  # a stack again
+    np.testing.assert_allclose(each(doubled, X), 2 * expected, rtol=1e-6)
+    slope = jax.grad(lambda n: mapped(n, X).sum())(stacked)
+    assert slope.weight.stacked == 1 and slope.weight.shape == (3, 3, 3)
+
+
+def test_one_that_is_taken_out_is_no_stack():
+    nets = [nn.Linear(3, in_features=3) for _ in range(3)]
+    one = jax.tree.map(lambda a: a[1], bw.stack(nets))
+    np.testing.assert_array_equal(one(X), nets[1](X))
+    one.weight.value = 2 * one.weight.value
+    assert one.clone()(X).shape == X.shape and repr(one) == "Linear(3 → 3)"
+    inside = jax.jit(lambda n: jax.tree.map(lambda a: a[1], n)(X))(bw.stack(nets))
+    np.testing.assert_allclose(inside, nets[1](X), rtol=1e-6)
+
+
+def test_of_stacks_of_blocks():
+    stacked = bw.stack([nn.Repeat(lambda: nn.Linear(3, in_features=3), 2) for _ in range(2)])
+    raw = jax.vmap(lambda n, x: n(x), in_axes=(0, None))(stacked, X)
+    np.testing.assert_allclose(raw, each(stacked, X), rtol=1e-6)
+    np.testing.assert_allclose(jax.tree.map(lambda a: a[0], stacked)(X), raw[0], rtol=1e-6)

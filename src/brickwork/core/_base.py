@@ -86,6 +86,11 @@ class ModuleBase(Node):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        if slots := vars(cls).get("__slots__"):
+            raise StructureError(
+                f"class {cls.__name__} has __slots__ = {slots!r}: what is kept there would be no part of the network, "
+                "nor of its copies. Leave __slots__ out, and slots=True of a dataclass"
+            )
         for name, value in vars(cls).items():
             if isinstance(value, (ModuleBase, Variable)) or (
                 isinstance(value, (list, tuple, dict)) and is_structure(value)
@@ -127,6 +132,11 @@ class ModuleBase(Node):
             self._refuse_overwrite(name, old, value)
         mine = self._bw.trace is not None and made_here(self._bw.trace)
         value = tracked(value, f"{type(self).__name__}.{name}", traced=mine)
+        if "." in name and is_structure(value):
+            raise StructureError(
+                f"{type(self).__name__}: attribute {name!r} holds a {type(value).__name__}, so it becomes part of "
+                "parameter names, in which dots separate: use a name without dots"
+            )
         _put_back_later(self)
         attributes[name] = value
         hold(self, value)

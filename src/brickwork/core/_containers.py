@@ -141,6 +141,12 @@ class TrackedDict(dict, _Tracked):
                 f"dict key {key!r} holds a {type(value).__name__}, so it becomes part of parameter names; "
                 "use a non-empty string without dots, or an integer"
             )
+        twin = _twin(key)
+        if twin in self and is_structure(value) and is_structure(self[twin]):
+            raise StructureError(
+                f"dict keys {twin!r} and {key!r} would both give the name {str(key)!r} to what they hold, a "
+                f"{type(self[twin]).__name__} and a {type(value).__name__}; rename one of them"
+            )
         self._put_back_later()
         super().__setitem__(key, value)
         self.touched()
@@ -224,6 +230,13 @@ def _place(holder: Node | None, where: str) -> str:
         else:
             return f"{type(outer).__name__}.{name}{where}"
     return where
+
+
+def _twin(key: Any) -> Any:
+    """The other key that gives the same name: ``1`` for ``"1"``, and the reverse."""
+    if isinstance(key, str):
+        return int(key) if key.removeprefix("-").isdecimal() and str(int(key)) == key else None
+    return str(key) if isinstance(key, int) else None
 
 
 def tracked(value: Any, where: str, *, traced: bool = False, holder: Node | None = None) -> Any:

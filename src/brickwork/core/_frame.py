@@ -17,10 +17,11 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
 import jax.numpy as jnp
+from jax.sharding import get_abstract_mesh
 
-from ..errors import TraceLeakError
+from ..errors import StructureError, TraceLeakError
 from ._control import UNDECIDED, explain_concretization
-from ._jax import base_state, current_trace, trace_state, untraced, whole_mesh
+from ._jax import base_state, current_trace, named_axes, trace_state, untraced, varying_axes, whole_mesh
 
 if TYPE_CHECKING:
     from typing import Self
@@ -80,6 +81,8 @@ class Frame:
     """
 
     axes: tuple[Any, ...] = ()  # names of the axes that are mapped here
+    bound: tuple[Any, ...] = ()  # names of the axes of JAX's that stand for these
+    alone: frozenset[Any] = frozenset()  # the axes of a mesh along which perhaps not every device comes here
     mapped: frozenset[int] = frozenset()  # identities of the variables that have a value for each lane
     lends = True  # whether what is computed here may hand out arrays that it has read
     rehearsal = False  # whether all that happens here is forgotten
@@ -191,13 +194,35 @@ def lane_axes(variable: Box, value: Any) -> tuple[Any, ...]:
     """The names of the mapped axes around here over which a variable is the same in all lanes, and a value is not.
 
     What a layer writes to it has to be reduced over these axes, with ``jax.lax.pmean`` for example.
+
+    Raises:
+        StructureError: not every device may come to that, so that the others would wait for it for ever.
     """
     names: list[Any] = []
+    alone: frozenset[Any] = frozenset()
     frame = local.context.frame
     while frame is not None and id(variable) not in frame.mapped:
         names += frame.axes_of(variable, value)
+        alone |= frame.alone
         frame = frame.parent
+    if not alone.isdisjoint(names):
+        raise StructureError(
+            f"what is written here has to be averaged along {', '.join(map(repr, names))} of the mesh, in a branch or "
+            "loop that not every device takes: the others would wait for ever. Call the layer outside of it, or put it "
+            "into evaluation mode, net.eval(), in which nothing is written"
+        )
     return tuple(names)
+
+
+def other_axes(value: Any) -> tuple[Any, ...]:
+    """The names of the axes around here that JAX's own transforms map, and over which a value is not the same."""
+    names, frame = named_axes(), local.context.frame
+    while frame is not None:
+        names = tuple(name for name in names if name not in frame.bound)
+        frame = frame.parent
+    varying = varying_axes(value)
+    manual = get_abstract_mesh().manual_axes if varying else ()
+    return tuple(name for name in names if name in varying or name not in manual)
 
 
 def note_module(module: object) -> None:

@@ -123,6 +123,13 @@ def varying_axes(value: Any) -> frozenset[Any]:
     return frozenset(getattr(kind, "vma", ()) if found is None else found)
 
 
+def named_axes() -> tuple[Any, ...]:
+    """The names of the axes that are mapped around here, by ``jax.vmap`` with a name and ``jax.shard_map``."""
+    from jax._src.core import get_axis_env
+
+    return tuple(get_axis_env().axis_names())
+
+
 def varying_alike(*values: Any) -> list[Any]:
     """Values in a ``shard_map``, each said to vary along all axes along which any does; others as they are.
 

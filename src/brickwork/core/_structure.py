@@ -17,7 +17,7 @@ from typing import Any
 import jax
 
 from ._containers import Node, TrackedDict, TrackedList, hold
-from ._variable import Variable, revive
+from ._variable import Variable, leaf, revive, stack_of
 from ._walk import walk
 
 
@@ -202,7 +202,7 @@ class _Encoder:
         flags = (
             ("trainable", variable._trainable),
             ("persistent", variable.persistent),
-            ("stacked", variable._stacked),
+            ("stack", stack_of(variable)),
         )
         return (type(variable), *flags)
 
@@ -252,11 +252,10 @@ class _Decoder:
         return module
 
     def variable(self, code: Any) -> Any:
-        kind, (_, trainable), (_, persistent), (_, stacked) = code
+        kind, (_, trainable), (_, persistent), (_, stack) = code
         new = object.__new__(kind)
         self.variables.append(new)
-        revive(new, next(self.values), trainable)
-        new._stacked = stacked
+        revive(new, next(self.values), trainable, stack)
         if not persistent:
             new.persistent = False
         return new
@@ -264,14 +263,14 @@ class _Decoder:
 
 def _flatten(module: Any) -> tuple[list[Any], Encoding]:
     structure = Structure([module], rebuildable=True)
-    return [v.value for v in structure.variables], structure.encoding
+    return [leaf(v) for v in structure.variables], structure.encoding
 
 
 def _flatten_with_keys(module: Any) -> tuple[list[Any], Encoding]:
     structure = Structure([module], rebuildable=True)
     paths = {id(v): p for p, v in walk(module)}
     keys = [jax.tree_util.GetAttrKey(paths[id(v)]) for v in structure.variables]
-    return list(zip(keys, (v.value for v in structure.variables), strict=True)), structure.encoding
+    return list(zip(keys, map(leaf, structure.variables), strict=True)), structure.encoding
 
 
 def register_module(cls: type) -> None:

@@ -5,23 +5,27 @@ from __future__ import annotations
 import math
 import threading
 import weakref
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
 
 from .._draw import ElementwiseInitializer, Initializer, as_initializer, draw_array
 from ..errors import DeferredShapeError, ShapeMismatchError, TraceLeakError
-from ._arrays import Shape, as_array, check_dtype, check_shape, show_shape
+from ._arrays import Shape, as_array, check_dtype, check_fits, check_shape, show_shape
 from ._epoch import bump
 from ._frame import UPDATE_LOCK, expected_stamp, leak, local, outside
 from ._jax import Tracer, base_state, trace_state
-from ._manners import ArrayMethods
+from ._manners import ArrayMethods, unbox
 from ._seed import TALLIES, count, next_number
 
 if TYPE_CHECKING:
     from typing import Self
+
+
+Stack: TypeAlias = tuple[int, int] | None
 
 
 class _DefaultInitializer(ElementwiseInitializer):
@@ -138,8 +142,22 @@ class Variable(ArrayMethods):
 
     @value.setter
     def value(self, new: Any) -> None:
-        self._store(self._accept(as_array(new, self)))
+        accepted = self._accept(as_array(new, self))
+        self._store(accepted if isinstance(unbox(new), jax.Array) else self._at_home(accepted))
         self.lend()
+
+    def _at_home(self, value: Any) -> Any:
+        """A value that comes from the host, where the one before was put."""
+        before = self._value
+        if isinstance(value, Tracer) or local.context.frame is not None:
+            return value
+        if isinstance(before, jax.Array) and not isinstance(before, Tracer) and before.committed:
+            if value.shape == before.shape or len(before.sharding.device_set) == 1:
+                return jax.device_put(value, before.sharding)
+        elif self._placement is not None:
+            check_fits(value.shape, self._placement, self.described())
+            return jax.device_put(value, self._placement)
+        return value
 
     def lend(self) -> None:
         """Note that someone else may hold the array, so that it is copied before it is overwritten."""
@@ -203,7 +221,10 @@ class Variable(ArrayMethods):
         with outside():
             host = self._draw_host()
             value = jax.device_put(host)  # takes over the memory, which nobody else holds
-            self._value = value if self._placement is None else jax.device_put(value, self._placement)
+            if self._placement is not None:
+                check_fits(self.known_shape, self._placement, self.described())
+                value = jax.device_put(value, self._placement)
+            self._value = value
         self._trace = None
 
     def _draw_host(self) -> np.ndarray:
@@ -264,8 +285,7 @@ class Variable(ArrayMethods):
     def load(self, value: Any) -> None:
         """Take over a stored value; sizes that were not known are filled from it."""
         value = self._accept(as_array(value, self, self._dtype))
-        if self._placement is not None:
-            value = jax.device_put(value, self._placement)
+        value = self._at_home(value)
         self._shape = value.shape
         self._store(value)
         self.lend()
@@ -277,9 +297,19 @@ class Variable(ArrayMethods):
 
     def move(self, target: Any) -> None:
         """Put the value on a device or sharding, now or when it is drawn."""
+        check_fits(self.shape, target, self.described())
         self._placement = target
         if self.is_drawn and self.value.sharding.device_set != {target}:
             self._store(jax.device_put(self.value, target))
+
+    def follow(self, other: Variable) -> None:
+        """Be where another variable is, now or when drawn; on a mesh whole on each device."""
+        value = other._value
+        put = isinstance(value, jax.Array) and not isinstance(value, Tracer) and value.committed
+        place = value.sharding if put else other._placement
+        mesh = getattr(place, "mesh", None)
+        if place is not None:
+            self.move(place if mesh is None else NamedSharding(mesh, PartitionSpec()))
 
     def cast(self, dtype: Any) -> None:
         """Convert a floating-point variable to another dtype; others are left alone."""
@@ -474,20 +504,33 @@ def _path_to(item: Any) -> str:
     return ".".join(reversed(names))
 
 
-def _flatten(variable: Variable) -> tuple[tuple[Any], tuple[type, bool, bool, int]]:
-    return (variable.value,), (type(variable), variable._trainable, variable.persistent, variable._stacked)
+def _flatten(variable: Variable) -> tuple[tuple[Any], tuple[type, bool, bool, Stack]]:
+    return (leaf(variable),), (type(variable), variable._trainable, variable.persistent, stack_of(variable))
 
 
-def _unflatten(settings: tuple[type, bool, bool, int], leaves: Any) -> Variable:
-    kind, trainable, persistent, stacked = settings
-    new = revive(object.__new__(kind), leaves[0], trainable)
-    new._stacked = stacked
+def leaf(variable: Variable) -> Any:
+    """What a variable is in a pytree.
+
+    JAX takes apart what a transform returns when its trace has ended already, where a copy that the transform made
+    can't be read any more, but is still what was returned.
+    """
+    return variable._value if variable._copy and variable.is_drawn else variable.value
+
+
+def stack_of(variable: Variable) -> Stack:
+    """What a pytree notes of a stack: how many of its axes count separate values, and how many it has in all."""
+    return (variable._stacked, len(variable._shape)) if variable._stacked else None
+
+
+def _unflatten(settings: tuple[type, bool, bool, Stack], leaves: Any) -> Variable:
+    kind, trainable, persistent, stack = settings
+    new = revive(object.__new__(kind), leaves[0], trainable, stack)
     if not persistent:
         new.persistent = False
     return new
 
 
-def revive(new: Any, value: Any, trainable: bool) -> Any:
+def revive(new: Any, value: Any, trainable: bool, stack: Stack = None) -> Any:
     """Fill a bare variable from a pytree leaf, which may be a tracer or a placeholder of JAX's."""
     new._setup()
     new._value, new._trainable = value, trainable
@@ -495,6 +538,13 @@ def revive(new: Any, value: Any, trainable: bool) -> Any:
     new._dtype = getattr(value, "dtype", None)
     new.lend()
     new._copy = new._trace is not None and new._trace != expected_stamp()
+    if stack is not None:
+        new._stacked, rank = stack
+        missing = max(rank - getattr(value, "ndim", rank), 0)
+        if isinstance(value, Tracer):  # in a lane or turn of JAX's, which has one of the values; it is a stack outside
+            new._shape = (*(None,) * missing, *new._shape)
+        else:  # one that was taken out
+            new._stacked = max(new._stacked - missing, 0)
     return new
 
 

@@ -327,7 +327,8 @@ def flag(value: Any, function: str, argument: str) -> bool:
 def require_key(key: Any, function: str) -> None:
     """Raise ``TypeError`` unless ``key`` is a random key."""
     if not hasattr(key, "dtype") or not (key.dtype == np.uint32 or jnp.issubdtype(key.dtype, jax.dtypes.prng_key)):
-        raise TypeError(f"{function}: key must be a random key such as jax.random.key(0), got {key!r}.")
+        advice = " There is no argument `training`: call it in training mode only." if isinstance(key, bool) else ""
+        raise TypeError(f"{function}: key must be a random key such as jax.random.key(0), got {key!r}.{advice}")
 
 
 _TUPLES = {1: "an int", 2: "an int or a pair (height, width)", 3: "an int or a triple (depth, height, width)"}

@@ -111,6 +111,7 @@ class LoRA(Module):
         if self._weight.stacked:
             new._stacked = self._weight.stacked
             new._number = new._fresh_number()
+        new.follow(self._weight)
         return new
 
     @property

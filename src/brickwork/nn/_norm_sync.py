@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import jax.numpy as jnp
 from jax import lax
 
-from ..core._frame import lane_axes
+from ..core._frame import lane_axes, other_axes
 from ..core._parameter import Slot
 from ..functional import _checks as checks
 from . import _args as args
@@ -17,7 +17,7 @@ from ._norm import BatchNorm
 if TYPE_CHECKING:
     from ..module import Module
 
-    AxisName = Hashable | tuple[Hashable, ...]
+    AxisName = Hashable | Sequence[Hashable]
 
 
 class SyncBatchNorm(BatchNorm):
@@ -25,8 +25,8 @@ class SyncBatchNorm(BatchNorm):
 
     .. math:: y = \frac{x - \mu_c}{\sqrt{\sigma_c^2 + \epsilon}} \gamma_c + \beta_c
 
-    It differs from the other BatchNorms in training mode inside of :func:`brickwork.shard_map` and
-    :func:`brickwork.vmap` only, where every device or lane sees its own part of the batch: here
+    It differs from the other BatchNorms in training mode inside of ``shard_map`` and ``vmap`` only (brickwork's; or
+    JAX's, where the axis has a name), where every device or lane sees its own part of the batch: here
     the mean and the variance are those of all parts together, there those of the own part (the running
     statistics are those of the whole batch in both). A batch that is merely sharded is one batch for every
     layer, in a compiled function as outside.
@@ -86,7 +86,7 @@ class SyncBatchNorm(BatchNorm):
         dtype: Any = jnp.float32,
     ) -> None:
         self._declare(num_features, eps, momentum, affine, track_running_stats, bias, dtype)
-        self.axis_name = axis_name
+        self.axis_name = _hashable(axis_name)
 
     def _require_axes(self, x: Any) -> None:
         rank = len(checks.shape_of(x, type(self).__name__))
@@ -98,7 +98,7 @@ class SyncBatchNorm(BatchNorm):
         if not self.training:
             return ()
         shared = self.running_mean if self.running_mean is not None else self.weight
-        around = lane_axes(Slot.outlasting() if shared is None else shared, x)
+        around = (*lane_axes(Slot.outlasting() if shared is None else shared, x), *other_axes(x))
         if self.axis_name is None:
             return around
         names = self.axis_name if isinstance(self.axis_name, tuple) else (self.axis_name,)
@@ -137,12 +137,16 @@ class SyncBatchNorm(BatchNorm):
         for inner in module.modules():
             if isinstance(inner, BatchNorm):
                 object.__setattr__(inner, "__class__", cls)
-                inner.axis_name = axis_name  # which tells compiled functions that something has changed
+                inner.axis_name = _hashable(axis_name)  # which tells compiled functions that something has changed
                 inner.touched()
         return module
 
     def extra_repr(self) -> str:
         return super().extra_repr() + args.options(self, axis_name=None)
+
+
+def _hashable(axis_name: AxisName | None) -> AxisName | None:
+    return tuple(axis_name) if isinstance(axis_name, list) else axis_name
 
 
 def _is_mapped(name: Hashable) -> bool:

@@ -186,6 +186,7 @@ class SpectralNorm(Module):
         self._v = Buffer(shape=(None,), dtype=weight.dtype, init=_SingularVector(weight, dim, eps, left=False))
         for vector in (self._u, self._v):
             vector._number = weight._number if weight._number is not None else self._u._number
+            vector.follow(weight)
         self.complete(weight)
         if weight.is_drawn:  # it may change before they are needed
             _ = self._u.value, self._v.value

@@ -13,8 +13,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.sharding import NamedSharding, PartitionSpec
 
 from ..core import Buffer, ModuleBase, Parameter
+from ..core._arrays import settled
 from ..core._frame import current_frame, note_module, outside
 from ..core._jax import Tracer, is_device_error
 from ..core._patterns import no_match
@@ -238,6 +240,13 @@ class Optimizer(Module):
             state = jax.tree_util.tree_map(lambda x: x if isinstance(x, Tracer) else lax.optimization_barrier(x), state)
         try:
             new_values, new_state = update(given, state, values)
+        except TypeError as error:
+            if "required keyword-only argument" not in str(error):
+                raise
+            raise TypeError(
+                f"step: the transformation wants more than gradients, state and parameters ({error}), as line searches "
+                "do, which evaluate the loss themselves. Call it on `pure, state = bw.functional(net)` as optax shows."
+            ) from error
         except ValueError as error:
             if is_device_error(error):
                 raise DeviceMismatchError(
@@ -352,10 +361,7 @@ class Optimizer(Module):
                 "every parameter of the network is frozen" if self.net.parameters() else "the network has no parameters"
             )
             raise ValueError(f"the optimiser has nothing to train: {why}")
-        with outside():
-            values = {path: p.value for path, p in parameters.items()}
-            state = self._jitted(self._rule(tuple(values))).init(values)
-        leaves, tree = jax.tree_util.tree_flatten_with_path(state)
+        leaves, tree = self._initial(parameters)
         names = tuple(_leaf_name(path) for path, _ in leaves)
         old_names, old_owners = (*self._buffer_names, *self._idle_names), (*self._owners, *self._idle_owners)
         old = dict(zip(old_names, (*self._buffers, *self._idle), strict=True))
@@ -380,6 +386,29 @@ class Optimizer(Module):
             rate, self._wanted_rate = self._wanted_rate, None
             self.learning_rate = rate
 
+    def _initial(self, parameters: dict[str, Parameter]) -> tuple[list[tuple[Any, Any]], Any]:
+        """A new state, as leaves with their paths and a tree; each leaf lies where the parameter does that it is of."""
+        with outside():
+            values = {path: p.value for path, p in parameters.items()}
+            compiled = self._jitted(self._rule(tuple(values)))
+            places = [v.sharding for v in values.values() if v.committed]
+            widest = max(places, key=lambda place: len(place.device_set), default=None)
+            if not isinstance(widest, NamedSharding):
+                state = compiled.init(values)
+                return jax.tree_util.tree_flatten_with_path(state if widest is None else settled(state, widest))
+            whole = NamedSharding(widest.mesh, PartitionSpec())
+
+            def home(path: Any, leaf: Any) -> Any:
+                name = _owner(path, parameters)
+                if name is None or values[name].shape != leaf.shape:
+                    return whole
+                place = values[name].sharding
+                return place if isinstance(place, NamedSharding) else whole
+
+            homes = jax.tree_util.tree_map_with_path(home, jax.eval_shape(compiled.init, values))
+            # Not moved there afterwards: the whole state may be too much for the first device.
+            return jax.tree_util.tree_flatten_with_path(jax.jit(compiled.init, out_shardings=homes)(values))
+
     def settle(self) -> None:
         """Fit the state to the parameters that are trained now, so that freezing in turns finds earlier programs."""
         targets = self.targets()
@@ -395,9 +424,8 @@ class Optimizer(Module):
         frozen = {path: p for path, p in self.net.named_parameters() if not p.trainable and p.is_drawable}
         if not missing or not frozen:
             return
+        leaves, _ = self._initial(targets | frozen)
         with outside():
-            values = {path: p.value for path, p in (targets | frozen).items()}
-            leaves = jax.tree_util.tree_flatten_with_path(self._jitted(self._rule(tuple(values))).init(values))[0]
             found = [(_leaf_name(path), _owner(path, frozen), Buffer(leaf)) for path, leaf in leaves]
         found = [(name, owner, buffer) for name, owner, buffer in found if name in missing and owner is not None]
         old_names, old_owners = self._idle_names, self._idle_owners

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from ..core._calls import describe
-from ..core._jax import Tracer
+from ..core._jax import Tracer, varying_axes
 from ..core._manners import unbox
 from ._lift import Carried, NewWrites, Split, split_result, unboxed
 from ._loops import is_number, truth
@@ -85,14 +85,17 @@ def switch(index: Any, branches: Sequence[Callable[..., Any]], *operands: Any) -
 def _choose(what: str, index: Any, branches: tuple[Callable[..., Any], ...], operands: tuple[Any, ...]) -> Any:
     given = Split(operands)
     carried = Carried(what, *branches)
+    carried.alone = varying_axes(index)
     results: dict[int, Split] = {}
 
     def pure(i: int) -> Callable[..., Any]:
         def branch(arrays: list[Any], values: list[Any]) -> Any:
             result, new, _ = carried.body(branches[i], values, *given.fill(arrays))
-            results[i] = split_result(what, result)
+            parts = split_result(what, result)
+            results[i] = parts.emptied()
+            results[i].arrays = [_lasting(x) for x in parts.arrays]
             _require_alike(what, results, i)
-            return results[i].arrays, new
+            return parts.arrays, new
 
         return branch
 
@@ -114,6 +117,11 @@ def _all_writes(first: NewWrites, branches: list[Callable[..., Any]], arrays: An
         except NewWrites as more:
             found.update({id(v): (v, shapes) for v, shapes in more.found})
     return list(found.values())
+
+
+def _lasting(x: Any) -> Any:
+    """What can be kept of a result when its trace has ended."""
+    return jax.ShapeDtypeStruct(x.shape, x.dtype, weak_type=x.weak_type) if isinstance(x, Tracer) else x
 
 
 def _require_alike(what: str, results: dict[int, Split], i: int) -> None:

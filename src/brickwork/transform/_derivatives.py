@@ -133,7 +133,7 @@ def jvp(fn: Callable[..., Any], primals: Any, tangents: Any, has_aux: bool = Fal
         now = dict(zip(moving, moved, strict=True))
         return call([now.get(i, value) for i, value in enumerate(values)])
 
-    with _forward_mode("jvp", "use bw.vjp, or put the network into evaluation mode with net.eval()"):
+    with _forward_mode("jvp", "use bw.vjp"):
         start, direction = [values[i] for i in moving], [given[i] for i in moving]
         out, tangent, extra = jax.jvp(move, (start,), (direction,), has_aux=True)
     aux = call.finish(extra)
@@ -279,9 +279,9 @@ def _forward_mode(what: str, advice: str) -> Iterator[None]:
         if not is_forward_mode_error(error):
             raise
         better = TypeError(
-            f"{what}: forward-mode differentiation met a function with a backward pass of its own "
-            f"(jax.custom_vjp), such as batch normalisation in training mode, which says nothing of the "
-            f"forward mode; {advice}"
+            f"{what}: forward-mode differentiation met a function with a backward pass of its own (jax.custom_vjp), "
+            "which says nothing of the forward mode. GroupNorm, InstanceNorm, attention, LSTM and depthwise "
+            f"convolutions have one; so has BatchNorm, but not in evaluation mode, net.eval(). Here {advice}"
         )
         for note in getattr(error, "__notes__", ()):
             if note.startswith("  "):  # the module's path, and not JAX's remarks

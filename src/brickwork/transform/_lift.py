@@ -72,6 +72,12 @@ class Split:
         given = iter(arrays)
         return jax.tree_util.tree_unflatten(self.tree, [next(given) if x is _ARRAY else x for x in self.leaves])
 
+    def emptied(self) -> Split:
+        """The same without arrays, which may be tracers: to be kept when a trace has ended."""
+        form = object.__new__(Split)
+        form.tree, form.leaves, form.arrays = self.tree, self.leaves, []
+        return form
+
     @property
     def static(self) -> list[Static]:
         """What is no array, in a form that can be compared."""
@@ -130,6 +136,7 @@ class Carried:
         self.blanks: dict[int, Any] = {}
         self.written: set[int] = set()
         self.outer: Any = None  # the trace that the loop or branch is a part of
+        self.alone: frozenset[Any] = frozenset()  # as of a frame
 
     def run(self, attempt: Callable[[list[Any]], tuple[Any, list[Any]]]) -> Any:
         """Call ``attempt(values)``, which returns a result and new values, until all writes are known; store them."""
@@ -158,6 +165,7 @@ class Carried:
         """
         known = {id(v) for v in self.variables}
         with passing(self.outer), Frame() as frame:
+            frame.alone = self.alone
             for variable, value in zip(self.variables, values, strict=True):
                 frame.bind(variable, value)
             if lanes is not None:

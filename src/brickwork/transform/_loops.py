@@ -12,7 +12,7 @@ from jax import lax
 
 from ..core._calls import describe
 from ..core._deferred import is_box
-from ..core._jax import Tracer
+from ..core._jax import Tracer, varying_axes
 from ..core._manners import unbox
 from ..errors import ShapeMismatchError
 from ._lift import Carried, Lanes, Split, is_array, split_result
@@ -102,7 +102,7 @@ def scan_lanes(
                 )
             carry = _same_carry(what, start, carry, result[0])
             output = split_result(what, result[1])
-            outputs.append(output)
+            outputs.append(output.emptied())
             return (carry, new), (output.arrays, in_lanes)
 
         given = (steps.arrays, lanes.values)
@@ -182,6 +182,7 @@ def while_loop(cond_fn: Callable[[Any], Any], body_fn: Callable[[Any], Any], ini
             return pred, carry, values
 
         pred, values = test(start.arrays, values)
+        carried.alone = varying_axes(pred)
         _, carry, values = lax.while_loop(lambda state: state[0], turn, (pred, start.arrays, values))
         return carry, values
 

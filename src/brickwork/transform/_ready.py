@@ -14,7 +14,7 @@ import jax
 
 from .._onednn import lowering
 from ..core import Parameter, Structure, Variable, random_stream
-from ..core._arrays import lies_on, spread_over
+from ..core._arrays import lies_on, settled
 from ..core._epoch import EPOCH, bump
 from ..core._frame import UPDATE_LOCK, leak, outside
 from ..core._jax import Tracer
@@ -205,12 +205,15 @@ class Ready:
         self.place = max(places, key=lambda place: len(place.device_set)) if held else None
         self.bound = any(x.committed for x in held)
         self.near = {}
-        mesh = getattr(self.place, "mesh", None)
-        if held and isinstance(mesh, jax.sharding.Mesh):
-            # What is on one device by default goes along, now instead of at every call: the optimiser's state, say.
-            for variable in (*inputs, *([random_stream()] if self.draws else [])):
-                variable._value = spread_over(variable._value, mesh)
         given = [a for a in arrays if isinstance(a, jax.Array)]
+        if self.bound:
+            # What is somewhere by default only goes along now: the optimiser's state, say. Otherwise it would be copied
+            # at every call, or be there after the first one, for which JAX would then compile once more.
+            for variable in (*inputs, *([random_stream()] if self.draws else [])):
+                variable._value = settled(variable._value, self.place)
+        elif held and (committed := next((a for a in given if a.committed), None)) is not None:
+            for variable in self.written:  # likewise
+                variable._value = settled(variable._value, committed.sharding)
         if held and not all(lies_on(x, self.place.device_set) for x in (*held, *given)):
             raise self.mismatch(arrays)
 
@@ -230,7 +233,10 @@ class Ready:
         for i, array in enumerate(arrays):
             if isinstance(array, jax.Array):
                 where.setdefault(frozenset(array.sharding.device_set), f"array argument {i}")
-        parts = ", ".join(f"{what} is on {', '.join(map(str, devices))}" for devices, what in where.items())
+        parts = ", ".join(
+            f"{what} is on {', '.join(map(str, sorted(devices, key=lambda d: d.id)))}"
+            for devices, what in where.items()
+        )
         return DeviceMismatchError(
             f"{self.program.name}: operands are on different devices: {parts}. Move the network with "
             "net.to(device) or the input with bw.to(x, device); copies are never made silently."

@@ -72,7 +72,7 @@ def call_remat(fn: Callable[..., Any], args: Any, kwargs: Any, *, policy: Any = 
             inner_args, inner_kwargs = given.fill(arrays)
             result = split_result("remat", fn(*inner_args, **inner_kwargs), numbers=False)
             written, values = frame.writes()
-        seen.append((result, written))
+        seen.append((result.emptied(), written))
         return result.arrays, values
 
     arrays, values = jax.checkpoint(pure, prevent_cse=prevent_cse, policy=policy)(given.arrays)

@@ -13,7 +13,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from ..core import Frame, Variable, random_stream
-from ..core._arrays import lies_on, spread_over
+from ..core._arrays import lies_on, settled
 from ..core._calls import describe
 from ..core._deferred import is_box
 from ..core._frame import current_frame, outside
@@ -90,9 +90,11 @@ class _NewVariables(BaseException):
 class _ShardFrame(LaneFrame):
     """The frame of one device. Variables nobody had reckoned with stand in as zeros of the right shape."""
 
-    def __init__(self, axes: tuple[Any, ...], sharding_of: Callable[[Any], NamedSharding], checked: bool) -> None:
+    def __init__(self, axes: tuple[Any, ...], mesh: Mesh, sharding_of: Any, checked: bool) -> None:
         super().__init__(axes)
-        self.sharding_of, self.checked = sharding_of, checked
+        self.bound = mesh.axis_names
+        self.sharding_of: Callable[[Any], NamedSharding] = sharding_of
+        self.checked = checked
         self.used: dict[int, Variable] = {}
         self.unknown = False
         self.stream: Any = None  # the state of the random stream outside
@@ -200,14 +202,14 @@ class _Sharded:
     def run(self) -> Any:
         for _ in range(_ROUNDS):
             try:
-                out, new, frame = self._attempt()
+                out, new, written, used = self._attempt()
                 break
             except _NewVariables:
                 continue
         else:
             raise StructureError("shard_map: every trace of the function uses new variables; create them outside")
-        written = [v for i, v in self.writes.items() if i in frame.written]
-        for keys, variables in zip(self.keys, (list(frame.used.values()), written), strict=True):
+        changed = [v for i, v in self.writes.items() if i in written]
+        for keys, variables in zip(self.keys, (used, changed), strict=True):
             remember(keys, variables)
         outer = current_frame()
         if outer is not None:
@@ -215,19 +217,19 @@ class _Sharded:
             for variable in self.reads.values():
                 outer.assume(variable, look, look(variable))
         for (i, variable), value in zip(self.writes.items(), new, strict=True):
-            if i in frame.written:
+            if i in written:
                 if variable is random_stream() and outer is None:
                     value = np.asarray(value)  # not tied to the mesh: whatever comes next may be elsewhere
                 variable.value = value
         return out
 
-    def _attempt(self) -> tuple[Any, list[Any], _ShardFrame]:
-        frames: list[_ShardFrame] = []
+    def _attempt(self) -> tuple[Any, list[Any], set[int], list[Variable]]:
+        """The result, the new values, which variables were written, and all that were used."""
+        seen: list[Any] = []
         outer = current_trace()
 
         def part(arrays: list[Any], values: list[Any]) -> Any:
-            with passing(outer), _ShardFrame(self.axes, self.sharding_of, self.check_vma) as frame:
-                frames.append(frame)
+            with passing(outer), _ShardFrame(self.axes, self.mesh, self.sharding_of, self.check_vma) as frame:
                 for variable, value in zip(self.reads.values(), values, strict=True):
                     if variable is random_stream():
                         frame.stream = value
@@ -239,6 +241,7 @@ class _Sharded:
                 new = [frame.final(v) for v in self.writes.values()]
                 for variable, value in zip(self.writes.values(), new, strict=True):
                     self._require_form(variable, value)
+            seen.append((set(frame.written), list(frame.used.values())))
             return result.fill(result.arrays), new
 
         specs = [[self.sharding_of(v).spec for v in group.values()] for group in (self.reads, self.writes)]
@@ -262,14 +265,14 @@ class _Sharded:
                     "what is the same on all devices; pass check_vma=False to shard_map"
                 ) from error
             raise
-        return out, new, frames[-1]
+        return out, new, *seen[-1]
 
     def _move_in(self) -> None:
         """Put on the mesh what lies elsewhere by default only: now, and not at every call."""
         with outside():
             for variable in self.reads.values():
                 if variable is not random_stream() and variable._trace is None:
-                    variable._value = spread_over(variable._value, self.mesh)
+                    variable._value = settled(variable._value, self.mesh)
 
     def _laid_out(self, value: Any, spec: PartitionSpec) -> Any:
         """A value as ``spec`` says, for the axes for which that is part of its type; JAX sees to the others."""

@@ -77,7 +77,8 @@ class LaneFrame(Frame):
 
     def __init__(self, axes: tuple[Any, ...], mapped: frozenset[int] = frozenset()) -> None:
         super().__init__()
-        self.axes, self.mapped = axes, mapped
+        self.axes = self.bound = axes
+        self.mapped = mapped
         self.advanced: Any = None  # the outer stream after the split
 
     def resolve(self, variable: Any) -> Any:
@@ -189,22 +190,24 @@ class _Mapped:
                 for variable, value in zip(*frame.writes(), strict=True):
                     self._require_same(variable, value, frame.trace)
             axes = self._result_axes(result, out_axes, frame.trace)
-            seen.append((result, axes, frame))
+            # What all lanes share was computed outside of them: it goes around jax.vmap and is no tracer of its.
+            shared = [x for x, axis in zip(result.arrays, axes, strict=True) if axis is None]
+            variables, values = frame.writes()
+            around = jax.tree_util.tree_map(lambda x: whole(x, frame.trace), (shared, values, frame.advanced))
+            seen.append((result.emptied(), axes, variables, *around))
             return [x for x, axis in zip(result.arrays, axes, strict=True) if axis is not None], in_lanes, drawn
 
         seen: list[Any] = []
         mapped = jax.vmap(lane, (self.axes, 0), 0, axis_size=self.size, axis_name=name)
         arrays, in_lanes, drawn = mapped(self.split.arrays, lanes.values)
-        result, axes, frame = seen[-1]
-        # What all lanes share was computed outside of them: it goes around jax.vmap and is no tracer of its.
-        for variable, value in zip(*frame.writes(), strict=True):
-            variable.value = jax.tree_util.tree_map(lambda x: whole(x, frame.trace), value)
+        result, axes, variables, shared, values, advanced = seen[-1]
+        for variable, value in zip(variables, values, strict=True):
+            variable.value = value
         lanes.store(in_lanes)
         if drawn is not None:
-            random_stream().value = jnp.where(drawn.any(), frame.advanced, random_stream().value)
-        given = iter(arrays)
-        pairs = zip(result.arrays, axes, strict=True)
-        return result.fill([whole(x, frame.trace) if axis is None else _moved(next(given), axis) for x, axis in pairs])
+            random_stream().value = jnp.where(drawn.any(), advanced, random_stream().value)
+        mapped_on, whole_ones = iter(arrays), iter(shared)
+        return result.fill([next(whole_ones) if axis is None else _moved(next(mapped_on), axis) for axis in axes])
 
     def _result_axes(self, result: Split, out_axes: Any, trace: Any) -> list[int | None]:
         """The axis for each array of the result; none only for those that all lanes share."""
