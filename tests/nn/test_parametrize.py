@@ -375,3 +375,56 @@ ERRORS = {
 def test_messages(case):
     call, kind, message = ERRORS[case]
     refuse(call, kind, message)
+
+
+# -- stacks ----------------------------------------------------------------------------------------
+
+
+class Twice(nn.Module):
+    def forward(self, x):
+        return 2 * x
+
+    def right_inverse(self, x):
+        return x / 2
+
+
+NORMS = [nn.weight_norm, nn.spectral_norm, lambda layer: nn.parametrize(layer, "weight", Twice())]
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_reading_and_removing_those_of_a_stack(norm):
+    x = jnp.linspace(-1.0, 1.0, 6).reshape(2, 3)
+    layers = [norm(nn.Linear(4, in_features=3)).eval() for _ in range(2)]
+    stacked = bw.stack(layers)
+    for one, value in zip(layers, stacked.weight.value, strict=True):
+        np.testing.assert_allclose(value, one.weight.value, rtol=1e-6)
+    assert nn.remove_parametrizations(stacked, "weight") is stacked
+    assert list(stacked.state_dict()) == ["weight", "bias"] and stacked.weight.stacked == 1
+    for one, layer in zip(layers, bw.unstack(stacked), strict=True):
+        np.testing.assert_allclose(one(x), layer(x), rtol=1e-6)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_removing_those_of_blocks(norm):
+    x = jnp.ones((2, 3))
+    net = nn.Repeat(lambda: norm(nn.Linear(3, in_features=3)), 2).eval()
+    y = net(x)
+    nn.remove_parametrizations(net.block, "weight")
+    np.testing.assert_allclose(net(x), y, rtol=1e-6)
+    assert list(net.state_dict()) == ["0.weight", "0.bias", "1.weight", "1.bias"]
+    nn.quantize(net)
+
+
+@pytest.mark.parametrize("name", ["weight_norm", "spectral_norm"])
+@pytest.mark.parametrize("drawn", [False, True])
+def test_norms_of_a_stack_are_refused_and_change_nothing(name, drawn):
+    net = nn.Repeat(lambda: nn.Linear(3), 2).initialize(bw.spec(2, 3))
+    if drawn:
+        net(jnp.ones((2, 3)))
+    with pytest.raises(StructureError) as info:
+        getattr(nn, name)(net.block)
+    assert str(info.value) == (
+        f"{name}: Linear is a stack of 2 modules. Call nn.{name} on each of them before they are stacked; for "
+        "nn.Repeat, in the function that makes a block."
+    )
+    net(jnp.ones((2, 3)))

@@ -10,9 +10,11 @@ import jax
 from ..core import Buffer, ModuleBase, Parameter, TrackedDict, TrackedList, Variable
 from ..core._arrays import as_array, show_shape
 from ..core._manners import ArrayMethods
+from ..core._variable import depth
 from ..errors import DeferredShapeError, ShapeMismatchError, StructureError
 from ..functional import _checks as checks
 from ..module import Module
+from ..transform._vmap import vmap
 
 if TYPE_CHECKING:
     Shape = tuple[int | None, ...]
@@ -71,6 +73,13 @@ class ParametrizationList(Module):
         self._require_like(value, self.shape, self.originals[-1].dtype)
         return value
 
+    def compute(self) -> jax.Array:
+        """As a call; of a stack, for each of the modules in it."""
+        run: Any = type(self).__call__
+        for _ in range(max(map(depth, self.originals))):
+            run = vmap(run)
+        return run(self)
+
     def _require_like(self, value: Any, shape: Shape, dtype: Any) -> None:
         if not hasattr(value, "dtype") or value.shape != shape or value.dtype != dtype:
             names = ", ".join(type(m).__name__ for m in self._chain)
@@ -128,7 +137,7 @@ class Computed(ArrayMethods):
     @property
     def value(self) -> jax.Array:
         """The array. Assigning changes what is stored, by the ``right_inverse`` of the parametrisations."""
-        return self._source()
+        return self._source.compute()
 
     @value.setter
     def value(self, new: Any) -> None:
@@ -286,12 +295,13 @@ def remove_parametrizations(module: Layer, name: str, leave_parametrized: bool =
             "its place; pass leave_parametrized=True."
         )
     if leave_parametrized:
-        value = source()
+        value = source.compute()
         if variable.shape == value.shape:
             variable.value = value
         else:
             kind = Parameter if isinstance(variable, Parameter) else Buffer
-            variable = kind(value)
+            stacked, variable = depth(variable), kind(value)
+            variable._stacked = stacked
     remaining = tuple(n for n in _names(module) if n != name)
     del _sources(module)[name]
     if not remaining:

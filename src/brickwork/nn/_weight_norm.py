@@ -11,7 +11,8 @@ import numpy as np
 
 from .._draw import draw_array
 from ..core import Buffer, Parameter, Variable
-from ..errors import ShapeMismatchError
+from ..core._variable import depth
+from ..errors import ShapeMismatchError, StructureError
 from ..functional import _checks as checks, normalize
 from ..init import Initializer
 from ..module import Module
@@ -126,6 +127,11 @@ def _weight_of(module: Any, name: Any, function: str) -> Any:
     if not isinstance(weight, Variable):
         names = [n for n, v in module.__dict__.items() if isinstance(v, Variable)]
         raise ValueError(f"{function}: {type(module).__name__} has no parameter {name!r}; it has {names}.")
+    if depth(weight):
+        raise StructureError(
+            f"{function}: {type(module).__name__} is a stack of {weight.shape[0]} modules. Call nn.{function} on each "
+            "of them before they are stacked; for nn.Repeat, in the function that makes a block."
+        )
     if not weight.shape:
         raise ShapeMismatchError(f"{function}: {name!r} of {type(module).__name__} is a scalar, which has no axes.")
     return weight
