@@ -114,3 +114,40 @@ def test_both_forms_of_bags_are_the_same(mode):
 def test_what_comes_behind_the_last_offset_is_left_out():
     y = F.embedding_bag(jnp.array([0, 1, 2, 3]), TABLE, [0, 1, 3], mode="sum", include_last_offset=True)
     np.testing.assert_array_equal(y, jnp.stack([TABLE[0], TABLE[1] + TABLE[2]]))
+
+
+SMALL = [jnp.int8, jnp.uint8, jnp.int16, jnp.uint32]
+LARGE = jax.random.normal(jax.random.key(0), (300, 3))
+
+
+@pytest.mark.parametrize("dtype", SMALL)
+def test_tables_with_more_rows_than_the_dtype_of_indices_holds(dtype):
+    indices = jnp.array([[43, 3, 127]])  # 43 is the last row, 299, in a byte
+    small = indices.astype(dtype)
+    np.testing.assert_array_equal(F.embedding(small, LARGE), LARGE[indices])
+    np.testing.assert_array_equal(F.embedding_bag(small, LARGE, padding_idx=299), F.embedding_bag(indices, LARGE))
+    slope = jax.grad(lambda w: F.embedding(small, w, padding_idx=299).sum())(LARGE)
+    np.testing.assert_array_equal(slope[indices[0]], jnp.ones((3, 3)))
+    np.testing.assert_array_equal(F.one_hot(small, 300), F.one_hot(indices, 300))
+    np.testing.assert_array_equal(F.embedding_renorm(small, LARGE, 0.1), F.embedding_renorm(indices, LARGE, 0.1))
+
+
+@pytest.mark.parametrize("mode", ["sum", "mean", "max"])
+@pytest.mark.parametrize("dtype", SMALL)
+def test_offsets_of_any_dtype(mode, dtype):
+    indices, offsets = jnp.arange(300), jnp.array([0, 5, 100])
+    for last in (False, True):
+        options = {"mode": mode, "include_last_offset": last}
+        found = F.embedding_bag(indices, LARGE, offsets.astype(dtype), **options)
+        np.testing.assert_array_equal(found, F.embedding_bag(indices, LARGE, offsets, **options))
+
+
+def test_unsigned_offsets_must_ascend_too():
+    with pytest.raises(ValueError, match="offsets must ascend"):
+        F.embedding_bag(jnp.arange(4), TABLE, np.array([0, 3, 1], np.uint8))
+
+
+def test_one_hot_of_what_is_out_of_range_of_int32():
+    with jax.enable_x64(True):
+        y = jax.jit(lambda x: F.one_hot(x, 2))(jnp.array([2**32 + 1, -(2**32), 1]))
+    np.testing.assert_array_equal(y, [[0, 0], [0, 0], [0, 1]])

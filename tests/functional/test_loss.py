@@ -252,3 +252,69 @@ def test_a_difference_that_is_nan_stays_so(delta):
     x = jnp.array([jnp.nan, 1.0])
     np.testing.assert_array_equal(losses.huber(x, jnp.zeros(2), delta=delta, reduction="none"), [np.nan, 0.5])
     assert jnp.isnan(losses.smooth_l1(x, jnp.zeros(2)))
+
+
+SMALL = [jnp.int8, jnp.uint8, jnp.int16, jnp.uint16, jnp.uint32]
+
+
+@pytest.mark.parametrize("dtype", SMALL)
+@pytest.mark.parametrize("classes", [256, 300])  # 0 and 44 in a byte, which -100 isn't either
+@pytest.mark.parametrize("name", ["cross_entropy", "linear_cross_entropy", "nll", "multi_margin", "adaptive"])
+def test_class_indices_of_any_dtype(name, classes, dtype):
+    target = jnp.array([0, 100, 127, 156 if jnp.iinfo(dtype).max > 127 else 28])
+    rows = jax.random.normal(jax.random.key(0), (classes, 6))
+    scores = jax.random.normal(jax.random.key(1), (4, classes))
+    head = jnp.concatenate([scores[:, :150], scores[:, -2:]], 1)
+    call = {
+        "linear_cross_entropy": lambda t: losses.linear_cross_entropy(scores[:, :6], rows, t, reduction="none"),
+        "adaptive": lambda t: F.adaptive_log_softmax(head, [scores[:, :3], scores], t).output,
+    }.get(name, lambda t: getattr(losses, name)(scores, t, reduction="none"))
+    expected = call(target)
+    assert jnp.isfinite(expected).all()
+    np.testing.assert_array_equal(call(target.astype(dtype)), expected)
+
+
+@pytest.mark.parametrize("dtype", SMALL)
+def test_lengths_and_labels_of_any_dtype(dtype):
+    y = jax.nn.log_softmax(jax.random.normal(jax.random.key(0), (300, 2, 260)))
+    labels = jax.random.randint(jax.random.key(1), (140,), 1, 127)
+    given = labels, jnp.array([127, 90]), jnp.array([70, 70])  # together more than a byte holds
+    call = jax.jit(lambda *given: losses.ctc(y, *given, reduction="none"))
+    np.testing.assert_array_equal(call(*(a.astype(dtype) for a in given)), call(*given))
+    listed = jnp.where(jnp.arange(260) < 3, jnp.arange(260) + 100, -1)
+    if jnp.issubdtype(dtype, jnp.signedinteger):
+        np.testing.assert_array_equal(
+            losses.multilabel_margin(y[0, 0], listed.astype(dtype)), losses.multilabel_margin(y[0, 0], listed)
+        )
+
+
+def test_an_ignored_index_that_the_dtype_does_not_have():
+    target = jnp.array([156, 44, 1], jnp.uint8)
+    scores = jax.random.normal(jax.random.key(0), (3, 160))
+    expected = losses.cross_entropy(scores, target.astype(int))
+    for ignored in (-100, 300, 2**40):
+        loss = losses.cross_entropy(scores, target, ignore_index=ignored)
+        np.testing.assert_allclose(loss, expected, rtol=1e-6)
+    ignored = losses.nll(scores, target, ignore_index=44, reduction="none")
+    np.testing.assert_array_equal(ignored, losses.nll(scores, target.astype(int), ignore_index=44, reduction="none"))
+
+
+@pytest.mark.parametrize("dtype", [jnp.int64, jnp.uint64, jnp.uint32])
+def test_what_is_out_of_range_of_int32_is_nan_too(dtype):
+    """And not the class that is left of it in 32 bits."""
+    with jax.enable_x64(True):
+        large = jnp.asarray(2**32 + 1 if dtype != jnp.uint32 else 2**32 - 1, dtype)
+        target = jnp.array([1, 0, 1]).astype(dtype).at[1].set(large)
+        for name in ("cross_entropy", "nll", "multi_margin"):
+            loss = jax.jit(lambda x, t, name=name: getattr(losses, name)(x, t, reduction="none"))(X, target)
+            np.testing.assert_array_equal(jnp.isnan(loss), [False, True, False])
+        loss = jax.jit(losses.multilabel_margin)(X, jnp.zeros(X.shape, dtype).at[1, 0].set(large))
+        assert jnp.isnan(loss)
+        y = jax.nn.log_softmax(jax.random.normal(jax.random.key(0), (5, 3, 4)))
+        lengths = jnp.array([1, 1, 1])
+        ctc = jax.jit(lambda *given: losses.ctc(y, *given, reduction="none"))
+        np.testing.assert_array_equal(jnp.isnan(ctc(target[:, None], lengths, lengths)), [False, True, False])
+        np.testing.assert_array_equal(jnp.isnan(ctc(lengths[:, None], target, lengths)), [False, True, False])
+        assert losses.cross_entropy(X, target.astype(jnp.int64), ignore_index=int(large)).shape == ()
+        kept = losses.nll(X, target, ignore_index=int(large), reduction="none")
+        np.testing.assert_array_equal(kept[1], 0)

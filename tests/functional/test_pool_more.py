@@ -87,6 +87,13 @@ def test_unpooling():
     assert F.max_unpool2d(y[:0], indices[:0], 2).shape == (0, 3, 6, 8)
 
 
+@pytest.mark.parametrize("dtype", [jnp.int8, jnp.uint8, jnp.int16, jnp.uint32])
+def test_unpooling_to_more_places_than_the_dtype_of_indices_holds(dtype):
+    indices = jnp.array([[0, 127]])
+    y = F.max_unpool1d(jnp.ones((1, 2)), indices.astype(dtype), 128)
+    np.testing.assert_array_equal(jnp.flatnonzero(y[0]), indices[0])
+
+
 @pytest.mark.parametrize("wrong", [-1, 6])
 def test_a_place_outside_spoils_its_channel(wrong):
     indices = jnp.array([[0, 2], [1, wrong]])

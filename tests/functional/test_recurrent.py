@@ -233,3 +233,21 @@ def test_wrong_shapes_of_weights():
         F.lstm(x, [(ih, hh)], bidirectional=True)
     with pytest.raises(TypeError, match=r"weights\[0\] must be a tuple"):
         F.gru(x, [(ih,)])
+
+
+@each_kind
+@pytest.mark.parametrize("dtype", [jnp.int8, jnp.uint8, jnp.int16, jnp.uint32])
+def test_more_steps_than_the_dtype_of_lengths_holds(run, cell, gates, dtype):
+    x, lengths = normal(0, 300, BATCH, INPUTS), jnp.array([127, 1, 0])
+    expected = run(x, [layer(gates)], lengths=lengths)
+    found = run(x, [layer(gates)], lengths=lengths.astype(dtype))
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert jnp.isfinite(found[0]).all()
+
+
+def test_a_length_out_of_range_of_int32_is_nan():
+    with jax.enable_x64(True):
+        lengths = jnp.array([3, 2**32 + 1, 1])
+        y, _ = jax.jit(lambda n: F.rnn(normal(0, 4, BATCH, INPUTS), [layer(1)], lengths=n))(lengths)
+    np.testing.assert_array_equal(jnp.isnan(y).any((0, 2)), [False, True, False])

@@ -227,6 +227,28 @@ def test_positions_of_each_sequence_and_of_a_cache():
     assert rotary(x.astype(jnp.bfloat16)).dtype == sines(x.astype(jnp.bfloat16)).dtype == jnp.bfloat16
 
 
+@pytest.mark.parametrize("layer", [nn.SinusoidalPositions(), nn.RotaryEmbedding()])
+@pytest.mark.parametrize("first", [np.uint8(250), np.int8(120), np.uint16(65_530), np.array(250, np.uint8)])
+def test_positions_after_a_first_one_of_any_dtype(layer, first):
+    x = draw(0, 10, 4)
+    np.testing.assert_array_equal(layer(x, positions=first), layer(x, positions=int(first)))
+    np.testing.assert_array_equal(layer(x, positions=jnp.asarray(first)), layer(x, positions=int(first)))
+
+
+def test_large_positions_of_other_dtypes():
+    with jax.enable_x64(True):
+        expected = F.sinusoidal_positions(jnp.array([2**31 + 5, 2**32, -(2**31), -7]), 4)
+        assert jnp.isnan(expected[1]).all()  # known to 32 bits only
+        angles = np.array([[2**31 + 5], [-(2**31)], [-7]]) * [1.0, 0.01]
+        np.testing.assert_allclose(expected[jnp.array([0, 2, 3]), ::2], np.sin(angles), atol=1e-4)
+        assert jnp.isnan(F.sinusoidal_positions(jnp.array(2**40, jnp.uint64), 4)).all()
+    unsigned = F.sinusoidal_positions(jnp.array(2**31 + 5, jnp.uint32), 4)
+    np.testing.assert_allclose(unsigned, expected[0], atol=1e-6)
+    least = F.sinusoidal_positions(jnp.array(-(2**31), jnp.int32), 4)
+    np.testing.assert_allclose(least, expected[2], atol=1e-6)
+    np.testing.assert_array_equal(F.sinusoidal_positions(jnp.array(-128, jnp.int8), 4), F.sinusoidal_positions(-128, 4))
+
+
 @pytest.mark.parametrize("dim", [2, 64])
 def test_positions_are_exact_wherever_they_are(dim):
     positions = np.array([0, 1, 2, 500, 65_535, 65_536, 1_000_000, -1, -70_000])

@@ -167,6 +167,24 @@ def require_integer(x: Any, function: str, argument: str) -> None:
         )
 
 
+def as_index(x: Array) -> Array:
+    """Return integers of any dtype as int32, so that what they index can be counted in their dtype.
+
+    One that doesn't fit becomes the nearest that does, which is out of range as well.
+    """
+    if x.dtype.itemsize < 4 or x.dtype == jnp.int32:
+        return x.astype(jnp.int32)
+    ends = jnp.iinfo(jnp.int32)
+    x = jnp.minimum(x, ends.max)
+    return (jnp.maximum(x, ends.min) if jnp.issubdtype(x.dtype, jnp.signedinteger) else x).astype(jnp.int32)
+
+
+def equals(x: Array, number: int) -> Array:
+    """Return ``x == number`` for integers, whose dtype need not have that number."""
+    ends = jnp.iinfo(x.dtype)
+    return x == jnp.asarray(number, x.dtype) if ends.min <= number <= ends.max else jnp.zeros_like(x, bool)
+
+
 def host_array(x: Any) -> np.ndarray | None:
     """Return an array whose values can be looked at for nothing, one of NumPy; ``None`` for others."""
     return x if isinstance(x, np.ndarray) else None

@@ -193,8 +193,7 @@ def row_of(padding_idx: Any, rows: int, function: str) -> int:
 
 @functools.partial(jax.jit, static_argnames=("classes", "dtype"))
 def _one_hot(x: Array, *, classes: int, dtype: Any) -> Array:
-    x = x.astype(jnp.int32) if x.dtype.itemsize < 4 else x  # or the largest class might not fit
-    return (x[..., None] == jnp.arange(classes, dtype=x.dtype)).astype(dtype)
+    return (checks.as_index(x)[..., None] == jnp.arange(classes, dtype=jnp.int32)).astype(dtype)
 
 
 @functools.partial(jax.jit, static_argnames=("padding_idx", "by_frequency"))
@@ -203,7 +202,7 @@ def _embedding(indices: Array, weight: Array, *, padding_idx: int | None, by_fre
     rows = look_up(indices, weight, by_frequency)
     if padding_idx is None:
         return rows
-    return jnp.where((indices == padding_idx)[..., None], lax.stop_gradient(rows), rows)
+    return jnp.where(checks.equals(indices, padding_idx)[..., None], lax.stop_gradient(rows), rows)
 
 
 def look_up(indices: Array, weight: Array, by_frequency: bool) -> Array:

@@ -130,7 +130,7 @@ def _check_offsets(indices: Array, offsets: Any, last: bool) -> Array | None:
     values = checks.host_array(found)
     if values is not None and values.size and values[0] != 0:
         raise ValueError(f"embedding_bag: offsets must begin with 0, where the first bag does; got {values[0]}.")
-    if values is not None and values.size and (np.diff(values).min(initial=0) < 0 or values[-1] > indices.shape[0]):
+    if values is not None and values.size and ((values[1:] < values[:-1]).any() or values[-1] > indices.shape[0]):
         raise ValueError(
             f"embedding_bag: offsets must ascend, to at most the number of indices, {indices.shape[0]}; got "
             f"{values.tolist()}."
@@ -164,6 +164,7 @@ def _embedding_bag(
     last: bool,
     padding_idx: int | None,
 ) -> Array:
+    offsets = None if offsets is None else checks.as_index(offsets)
     bags, segments = _segments(indices, offsets, last)
     indices = indices.reshape(-1)
     rows = look_up(indices, weight, by_frequency)
@@ -171,7 +172,9 @@ def _embedding_bag(
     rows = rows.astype(checks.statistics_dtype(dtype))
     if samples is not None:
         rows = rows * samples.reshape(-1, 1).astype(rows.dtype)
-    there = jnp.ones((indices.shape[0], 1), bool) if padding_idx is None else (indices != padding_idx)[:, None]
+    there = (
+        jnp.ones((indices.shape[0], 1), bool) if padding_idx is None else ~checks.equals(indices, padding_idx)[:, None]
+    )
 
     def add_up(values: Array) -> Array:
         if offsets is None:
@@ -195,7 +198,7 @@ def _segments(indices: Array, offsets: Array | None, last: bool) -> tuple[int, A
     if offsets is None:
         bags, size = indices.shape
         return bags, jnp.repeat(jnp.arange(bags), size, total_repeat_length=bags * size)
-    place = jnp.arange(indices.shape[0], dtype=offsets.dtype)
+    place = jnp.arange(indices.shape[0], dtype=jnp.int32)
     # What comes behind the end of the last bag gets a number that is too large, and takes no part.
     return offsets.shape[0] - last, jnp.searchsorted(offsets, place, side="right") - 1
 

@@ -228,9 +228,10 @@ def _pick(
     each example counts in the mean.
     """
     axis = _axis(scores)
-    counted = target != ignore_index
+    counted = ~checks.equals(target, ignore_index)
+    target = checks.as_index(target)
     known = (target >= 0) & (target < scores.shape[axis])
-    index = jnp.where(known, target, 0).astype(jnp.int32)
+    index = jnp.where(known, target, 0)
     loss = norm - _of_targets(scores, index, axis)
     share = counted.astype(scores.dtype)
     every = norm - scores.mean(axis) if smoothing else loss

@@ -174,8 +174,7 @@ def _ctc(
     reduction: str,
 ) -> Array:
     (y,) = base.widen(log_probs)
-    frames, lengths = input_lengths.astype(jnp.int32), target_lengths.astype(jnp.int32)
-    labels = targets.astype(jnp.int32)
+    labels, frames, lengths = map(checks.as_index, (targets, input_lengths, target_lengths))
     if labels.ndim == 1:
         labels = _unpack(labels, lengths, width)
     loss = -_log_likelihood(y, labels, frames, lengths, blank)

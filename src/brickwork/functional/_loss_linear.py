@@ -236,7 +236,7 @@ def adaptive_log_softmax(
 @jax.jit
 @left_to_xla
 def _adaptive(head: Array, tail: tuple[Array, ...], target: Array) -> tuple[Array, Array]:
-    wide = jax.nn.log_softmax(base.widen(head)[0], -1)
+    wide, target = jax.nn.log_softmax(base.widen(head)[0], -1), checks.as_index(target)
     start = frequent = head.shape[-1] - len(tail)
     found = _at(wide, jnp.minimum(target, frequent - 1))  # of the frequent classes
     for i, scores in enumerate(tail):
@@ -248,5 +248,5 @@ def _adaptive(head: Array, tail: tuple[Array, ...], target: Array) -> tuple[Arra
 
 
 def _at(log_probs: Array, index: Array) -> Array:
-    index = jnp.clip(index, 0, log_probs.shape[-1] - 1).astype(jnp.int32)
+    index = jnp.clip(index, 0, log_probs.shape[-1] - 1)
     return jnp.take_along_axis(log_probs, index[..., None], -1, mode="promise_in_bounds")[..., 0]

@@ -315,7 +315,7 @@ def _multi_margin(
     scores: Array, target: Array, weight: Array | None, *, p: int, margin: float, reduction: str
 ) -> Array:
     x, w = base.widen(scores, weight)
-    chosen = lax.broadcasted_iota(jnp.int32, x.shape, x.ndim - 1) == target.astype(jnp.int32)[..., None]
+    chosen = lax.broadcasted_iota(jnp.int32, x.shape, x.ndim - 1) == checks.as_index(target)[..., None]
     right = jnp.where(chosen, x, 0).sum(-1, keepdims=True)
     short = margin - right + x
     short = jnp.where((short <= 0) | chosen, 0, short)  # unlike base.clamp no gradient at zero, as in PyTorch
@@ -332,7 +332,7 @@ def _multi_margin(
 def _multilabel_margin(scores: Array, target: Array, *, reduction: str) -> Array:
     (x,) = base.widen(scores)
     classes = x.shape[-1]
-    target = target.astype(jnp.int32)
+    target = checks.as_index(target)
     listed = jnp.cumsum(target < 0, -1) == 0  # up to the first negative index
     # axes: example, place in the list, class
     chosen = (lax.broadcasted_iota(jnp.int32, (*x.shape, classes), x.ndim) == target[..., None]) & listed[..., None]

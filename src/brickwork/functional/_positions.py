@@ -184,11 +184,15 @@ def _turns(dim: int, base: float) -> tuple[np.ndarray, np.ndarray]:
 @functools.partial(jax.jit, static_argnames=("dim", "base"))
 def _cos_sin(positions: Array, *, dim: int, base: float) -> tuple[Array, Array]:
     high, low = _turns(dim, base)
-    count = jnp.abs(positions.astype(jnp.int32))[..., None].astype(jnp.uint32)
+    wide = positions.astype(jnp.int32) if positions.dtype.itemsize < 4 else positions
+    size = jnp.abs(wide)  # that of the least int32 is right again as uint32
+    count = size[..., None].astype(jnp.uint32)
     # The product of the position and 48 bits of the fraction, modulo one turn. What overflows are whole turns.
     carried = (count >> 16) * low + (((count & 0xFFFF) * low) >> 16)
     turn = lax.bitcast_convert_type(count * high + carried, jnp.int32)  # from minus half a turn to half a turn
     angle = turn.astype(jnp.float32) * np.float32(2 * math.pi / 2**32)
+    if size.dtype.itemsize > 4:
+        angle = jnp.where(((size < 0) | (size >= 2**32))[..., None], jnp.nan, angle)
     sign = jnp.where(positions < 0, -1, 1)[..., None].astype(jnp.float32)
     return jnp.cos(angle), jnp.sin(angle) * sign
 

@@ -335,7 +335,8 @@ def _layers(
     x = x.astype(dtype)
     valid = None
     if lengths is not None:
-        valid = (jnp.arange(x.shape[0], dtype=lengths.dtype)[:, None] < lengths)[..., None]
+        lengths = checks.as_index(lengths)
+        valid = (jnp.arange(x.shape[0], dtype=jnp.int32)[:, None] < lengths)[..., None]
         x = jnp.where(valid, x, jnp.zeros((), dtype))  # not even NaN gets out of padding
         wrong = ((lengths < 0) | (lengths > x.shape[0]))[:, None]
         x, valid = jnp.where(wrong, jnp.asarray(jnp.nan, dtype), x), valid | wrong

@@ -204,7 +204,7 @@ def _unpooled_size(
 def _put(x: Array, indices: Array, *, out: tuple[int, ...]) -> Array:
     lead, given = x.shape[: x.ndim - len(out)], x.shape[x.ndim - len(out) :]
     channels, size = math.prod(lead), math.prod(out)
-    values, places = (v.reshape(channels, math.prod(given)) for v in (x, indices))
+    values, places = (v.reshape(channels, math.prod(given)) for v in (x, checks.as_index(indices)))
     inside = (places >= 0) & (places < size)
     flat = jnp.zeros((channels, size), x.dtype)
     rows = jnp.arange(channels)[:, None]

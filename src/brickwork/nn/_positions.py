@@ -134,7 +134,8 @@ def _positions(positions: Any, x: Array, layer: str) -> Array:
     if not positions.ndim:
         if not checks.is_integer(positions):
             raise TypeError(f"{layer}: positions must be integers, got {positions!r:.60}.")
-        return positions + jnp.arange(x.shape[-2], dtype=positions.dtype)
+        start = positions.astype(jnp.int32) if positions.dtype.itemsize < 4 else positions  # or the last might not fit
+        return start + jnp.arange(x.shape[-2], dtype=start.dtype)
     pairs = zip(positions.shape[::-1], x.shape[-2::-1], strict=False)
     if positions.ndim >= x.ndim or not all(a in (1, b) for a, b in pairs):
         checks.shape_error(
