@@ -318,3 +318,21 @@ def test_what_is_out_of_range_of_int32_is_nan_too(dtype):
         assert losses.cross_entropy(X, target.astype(jnp.int64), ignore_index=int(large)).shape == ()
         kept = losses.nll(X, target, ignore_index=int(large), reduction="none")
         np.testing.assert_array_equal(kept[1], 0)
+
+
+@pytest.mark.parametrize("count", [1, 4, 33])  # alone, and in registers
+def test_poisson_nll_of_rates_that_overflow(count):
+    """As in torch: an infinite rate is never a good one."""
+    target = jnp.full(count, 2.0)
+    loss = lambda y, t: losses.poisson_nll(y, t, reduction="none")
+    values = {89.0: jnp.inf, 1e38: jnp.inf, jnp.inf: jnp.nan, jnp.nan: jnp.nan, -jnp.inf: jnp.inf}
+    for value, expected in values.items():
+        y = jnp.full(count, value)
+        np.testing.assert_array_equal(loss(y, target), jnp.full(count, expected))
+        slope = jax.grad(lambda y: loss(y, target).sum())(y)
+        np.testing.assert_array_equal(slope, jnp.exp(y) - 2)
+    at_all = loss(jnp.full(count, 3e38), target)  # infinity, or the difference of two
+    assert (jnp.isnan(at_all) | (at_all == jnp.inf)).all()
+    y = jnp.linspace(-80, 85, 33)
+    second = jax.grad(lambda y: jax.grad(lambda y: loss(y, jnp.ones(33)).sum())(y).sum())(y)
+    np.testing.assert_allclose(second, jnp.exp(y), rtol=1e-6)

@@ -80,6 +80,12 @@ def test_poisson(dtype):
     compare_layers(*pair("PoissonNLLLoss", full=True, reduction="none"), X, counts + 1.5, dtype=dtype)
 
 
+def test_poisson_at_rates_that_overflow():
+    rates = np.array([[np.inf, -np.inf, np.nan, 89, 1e38]] * 3, np.float32)
+    counts = np.array([[0.0], [0.5], [2.0]], np.float32).repeat(5, 1)
+    compare_layers(*pair("PoissonNLLLoss", reduction="none"), rates, target=counts)
+
+
 @pytest.mark.parametrize("shape", [(3, 4), (3,), (3, 1), (1, 4)], ids=str)
 def test_gaussian(shape):
     compare_layers(*pair("GaussianNLLLoss", full=shape == (3,)), X, Y, uniform(2, *shape))
@@ -114,6 +120,16 @@ INDICES = np.array([[3, 1], [0, 2], [1, 3]])
 @grid(*[("CrossEntropyLoss", options) for options in CLASSES], *[("NLLLoss", options) for options in CLASSES[:3]])
 def test_class_indices(name, options, dtype, reduction):
     compare_layers(*pair(name, reduction=reduction, **options), normal(0, 3, 4, 2), INDICES, dtype=dtype)
+
+
+@pytest.mark.parametrize("classes", [156, 157, 256, 300])
+def test_class_indices_of_bytes(classes):
+    """PyTorch takes these too; -100 is no class of theirs, nor are 256 or 300 classes 0 or 44."""
+    scores, target = normal(0, 4, classes), np.array([0, 127, 155, min(classes, 256) - 1], np.uint8)
+    for name in ("CrossEntropyLoss", "NLLLoss"):
+        ours, theirs = pair(name, reduction="none")
+        expected = theirs(torch.tensor(scores), torch.tensor(target))
+        np.testing.assert_allclose(ours(jnp.asarray(scores), jnp.asarray(target)), expected, rtol=1e-5)
 
 
 def test_class_indices_of_one_example():

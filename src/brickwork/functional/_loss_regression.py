@@ -363,10 +363,22 @@ def _huber(prediction: Array, target: Array, weight: Array | None, *, delta: flo
     return base.reduce(loss if w is None else loss * w, reduction, prediction.dtype)
 
 
+@jax.custom_jvp
+def _rate(y: Array) -> Array:
+    """``exp(y)``. On CPUs XLA fuses the last product of its own with a difference, which then doesn't overflow."""
+    return jnp.where(y > math.log(float(jnp.finfo(y.dtype).max)), jnp.inf, jnp.exp(y))
+
+
+@_rate.defjvp
+def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    rate = _rate(*primals)
+    return rate, tangents[0] * rate
+
+
 @functools.partial(jax.jit, static_argnames=("log_input", "full", "eps", "reduction"))
 def _poisson_nll(prediction: Array, target: Array, *, log_input: bool, full: bool, eps: float, reduction: str) -> Array:
     y, t = base.widen(prediction, target)
-    loss = jnp.exp(y) - t * y if log_input else y - t * jnp.log(y + eps)
+    loss = _rate(y) - t * y if log_input else y - t * jnp.log(y + eps)
     if full:
         safe = jnp.where(t <= 1, 1, t)
         stirling = safe * jnp.log(safe) - safe + 0.5 * jnp.log(2 * math.pi * safe)
