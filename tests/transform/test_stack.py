@@ -13,7 +13,7 @@ from tests.exactness.harness import assert_same
 
 import brickwork as bw
 from brickwork import init, nn, optim
-from brickwork.errors import StructureError
+from brickwork.errors import StructureError, TraceLeakError
 
 X = jnp.linspace(-1.0, 1.0, 12).reshape(4, 3)
 
@@ -287,6 +287,56 @@ def test_shapes_are_inferred_in_the_lanes(compiled):
     nets = bw.stack([waiting() for _ in range(3)])
     bw.vmap(lambda net: jax.lax.pmean(net(X), "net"), axis_name="net", out_axes=None)(nets)
     assert nets[0].weight.shape == (3, 3, 3)
+
+
+class Sums(bw.Module):
+    """State that is written as it is, whatever lanes there are."""
+
+    def __init__(self):
+        self.total = bw.Buffer(shape=(None,), init=init.zeros())
+
+    def build(self, x):
+        self.total.shape = x.shape[1:]
+
+    def forward(self, x):
+        self.total.value += x.sum(0)
+        return x + self.total.value
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_shapes_of_state_that_differs_are_inferred_in_the_lanes(compiled):
+    nets = bw.stack([Sums() for _ in range(3)])
+    run = bw.vmap(lambda net, x: net(x))
+    run = bw.compile(run) if compiled else run
+    inputs = jnp.stack([X, 2 * X, 3 * X])
+    for n in (1, 2):
+        got = run(nets, inputs)
+        assert_same(nets.total.value, n * inputs.sum(1))
+        assert_same(got, inputs + n * inputs.sum(1, keepdims=True))
+    shared = Sums()
+    with pytest.raises(TraceLeakError, match="one variable that they share"):
+        bw.vmap(lambda net, x: shared(net(x)))(bw.stack([Sums() for _ in range(3)]), inputs)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_shapes_are_inferred_beside_stacks_whose_shapes_are_known(compiled):
+    known = bw.stack([nn.Linear(3, in_features=3) for _ in range(3)])
+    inputs = jnp.stack([X, 2 * X, 3 * X])
+
+    def lanes(known, waiting, bias, x):
+        return bw.vmap(lambda known, waiting, bias, x: waiting(known(x)) + bias.value)(known, waiting, bias, x)
+
+    def steps(known, waiting, bias, x):
+        return bw.scan(lambda x, step: (step[1](step[0](x)) + step[2], None), x[0], (known, waiting, bias))[0]
+
+    for run in (lanes, steps):
+        waiting = bw.stack([nn.Linear(3) for _ in range(3)])
+        got = (bw.compile(run) if compiled else run)(known, waiting, known.bias, inputs)
+        want, x = [], X
+        for a, b, own in zip(bw.unstack(known), bw.unstack(waiting), inputs, strict=True):
+            x = b(a(own if run is lanes else x)) + a.bias.value
+            want.append(x)
+        assert_same(got, jnp.stack(want) if run is lanes else x, rtol=1e-5)
 
 
 @pytest.mark.parametrize("compiled", [False, True])

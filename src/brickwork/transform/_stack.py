@@ -130,23 +130,31 @@ def part_of(module: Any, lane: int) -> Any:
 
 
 def example_of(module: Any) -> Any:
-    """One of the modules in a stack, whichever: made now, also where the stack is itself part of one, in a lane."""
-    known = [(v, depth(v)) for v in module.variables()]
+    """One of the modules in a stack, whichever: made now, also where the stack is itself part of one, in a lane.
+
+    Of a stacked variable, its part.
+    """
+    alone = isinstance(module, Variable)
+    known = [(v, depth(v)) for v in ([module] if alone else module.variables())]
+    indices = {id(v): (0,) * (v.stacked - d + 1) for v, d in known if d}
     with outside():
-        return _with_parts(module, {id(v): (0,) * (v.stacked - d + 1) for v, d in known if d})
+        if alone:
+            return _part_of(module, indices[id(module)]) if indices else module
+        return _with_parts(module, indices)
 
 
 def infer_stacks(stacks: Iterable[Any], rehearse: Callable[[Callable[[Any], Any]], None]) -> None:
     """Infer the shapes of stacks from one of the modules of each.
 
     Args:
-        stacks: modules; those whose shapes are known are left alone.
+        stacks: modules and variables; those whose shapes are known stay as they are.
         rehearse: runs what uses the stacks, abstractly, with ``one(stack)`` in the place of each.
     """
+    stacks = list(stacks)
     waiting = [m for m in stacks if isinstance(m, ModuleBase) and any(None in v.shape for v in m.variables())]
     if not waiting:
         return
-    examples = {id(module): example_of(module) for module in waiting}
+    examples = {id(m): example_of(m) for m in stacks}
     with TrialFrame():
         rehearse(lambda x: examples.get(id(getattr(x, "__brickwork_module__", x)), x))
     for module in waiting:

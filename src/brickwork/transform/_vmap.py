@@ -118,6 +118,7 @@ class _Mapped:
         self.names = argument_names(fn, self.split.tree)
         self.axes: list[int | None] = []
         self.stacks: list[Any] = []
+        self.shared = shared  # examples of stacks, when shapes are inferred
         whole, _ = jax.tree_util.tree_flatten((args, kwargs), is_leaf=is_box)
         for name, leaf, axis in zip(self.names, whole, _axes_of(args, kwargs, in_axes), strict=True):
             leaf = getattr(leaf, "__brickwork_module__", leaf)
@@ -187,6 +188,7 @@ class _Mapped:
                 result = split_result("vmap", self.fn(*args, **kwargs))
                 in_lanes = lanes.collect(frame)
                 drawn = frame.take_draws()
+                self._forget_examples(frame)
                 for variable, value in zip(*frame.writes(), strict=True):
                     self._require_same(variable, value, frame.trace)
             axes = self._result_axes(result, out_axes, frame.trace)
@@ -220,6 +222,12 @@ class _Mapped:
                     "None for it; give an axis"
                 )
         return axes
+
+    def _forget_examples(self, frame: LaneFrame) -> None:
+        """What was written to the one module in the place of a stack, in whose lanes it may differ, goes no further."""
+        for module in self.shared:
+            for variable in module.variables() if isinstance(module, ModuleBase) else [module]:
+                frame.written.pop(id(variable), None)
 
     def _require_same(self, variable: Variable, value: Any, trace: Any) -> None:
         if any(is_batched(x, trace) for x in jax.tree_util.tree_leaves(value)):
