@@ -161,6 +161,31 @@ CASES = {
         ValueError,
         MHA + "a cache doesn't go with add_bias_kv or add_zero_attn.",
     ),
+    "a cache and other keys": (
+        heads((2, 1, 4), (2, 5, 4), (2, 5, 4), cache=nn.KVCache(8)),
+        ShapeMismatchError,
+        MHA + "with a cache, query and key must have one length, got 1 and 5. Pass the new positions only, in all "
+        "three; the cache has the keys and values of those before.",
+    ),
+    "a mask with a cache": (
+        heads(*[(2, 3, 4)] * 3, cache=nn.KVCache(8), attn_mask=x(3, 3)),
+        ShapeMismatchError,
+        MHA + "attn_mask must have shape (3, 8) or (4, 3, 8). Got attn_mask: float32[3, 3]. With a cache masks are as "
+        "wide as that is long: max_length=8.",
+    ),
+    "padding with a cache": (
+        heads(*[(2, 3, 4)] * 3, cache=nn.KVCache(8), key_padding_mask=x(2, 3)),
+        ShapeMismatchError,
+        MHA + "key_padding_mask must have shape (2, 8). Got key_padding_mask: float32[2, 3]. With a cache masks are as "
+        "wide as that is long: max_length=8.",
+    ),
+    "a cache of integers": (
+        lambda: nn.KVCache(4, dtype=jnp.int8),
+        TypeError,
+        "KVCache: dtype must be a floating-point dtype, such as jnp.bfloat16, got int8.",
+    ),
+    "a cache of complex numbers": (lambda: nn.KVCache(4, dtype=jnp.complex64), TypeError, "KVCache: dtype must ..."),
+    "a cache of booleans": (lambda: nn.KVCache(4, dtype=bool), TypeError, "KVCache: dtype must ..., got bool."),
     "axes of a cache": (
         lambda: nn.KVCache(4).update(x(2, 3, 4), x(2, 3, 4)),
         ShapeMismatchError,
@@ -256,6 +281,18 @@ def test_another_batch_in_a_cache():
         "Make a new nn.KVCache for another batch.",
         note="in net (KVCache((1, 2, 4, 4))), called with float32[3, 2, 1, 4], float32[3, 2, 1, 4]",
     )
+
+
+def test_a_cache_is_as_before_after_an_error():
+    net, cache = nn.MultiheadAttention(2, batch_first=True), nn.KVCache(8)
+    ones = x(2, 3, 4)
+    net(ones, ones, ones, cache=cache)
+    for options in ({"attn_mask": x(3, 3)}, {"key_padding_mask": x(2, 3)}):
+        with pytest.raises(ShapeMismatchError):
+            net(ones, ones, ones, cache=cache, **options)
+    with pytest.raises(ShapeMismatchError):
+        net(ones[:, :1], ones, ones, cache=cache)
+    assert int(cache.length) == 3
 
 
 @pytest.mark.parametrize("layer", [nn.TransformerEncoderLayer, nn.TransformerDecoderLayer])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -151,6 +153,74 @@ def test_a_cache_of_another_dtype_and_none_in_files():
     assert (keys.dtype, cache.key.dtype) == (jnp.float32, jnp.bfloat16)
     assert not cache.state_dict()
     close(keys[0, 0, 0], draw(0, 1, 1, 1, 2)[0, 0, 0].astype(jnp.bfloat16).astype(jnp.float32))
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("used", [False, True])
+def test_a_stack_of_caches(used, compiled):
+    """Fresh ones, or such as have been used before, each with positions of its own."""
+    k = draw(0, 3, 1, 2, 1, 4)
+    caches = [nn.KVCache(5) for _ in range(3)]
+    for i, cache in enumerate(caches if used else []):
+        for _ in range(i + 1):
+            cache.update(k[i], k[i])
+    stack = bw.stack(caches)
+    step = bw.vmap(lambda cache, k: cache.update(k, k)[0])
+    step = bw.compile(step) if compiled else step
+    for n in (1, 2, 1):
+        keys = step(stack, k)[:, 0, 0]
+        start = np.arange(1, 4) * used
+        np.testing.assert_array_equal(stack.length, n + start)
+        for i in range(3):
+            close(keys[i, start[i] + n - 1], k[i, 0, 0, 0])
+        if n == 2:
+            stack.reset()
+            np.testing.assert_array_equal(stack.length, np.zeros(3))
+            used = False
+    assert [int(cache.length) for cache in bw.unstack(stack)] == [1, 1, 1]
+
+
+def test_a_stack_of_layers_with_caches():
+    nets = [nn.MultiheadAttention(2, embed_dim=E, batch_first=True) for _ in range(3)]
+    x = draw(0, 3, N, T, E)
+    stack, caches = bw.stack(nets), bw.stack([nn.KVCache(T) for _ in nets])
+    step = bw.vmap(lambda net, cache, x: net(x, x, x, cache=cache)[0])
+    first = step(stack, caches, x[:, :, :2])
+    rest = step(stack, caches, x[:, :, 2:])
+    for i, net in enumerate(nets):
+        whole = net(x[i], x[i], x[i], is_causal=True)[0]
+        close(jnp.concatenate([first[i], rest[i]], 1), whole)
+
+
+class Cached(nn.Module):
+    def __init__(self):
+        self.attention, self.cache = nn.MultiheadAttention(2, batch_first=True), nn.KVCache(T)
+
+    def forward(self, x):
+        return x + self.attention(x, x, x, cache=self.cache)[0]
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_caches_inside_of_repeated_blocks(compiled):
+    net, x = nn.Repeat(Cached, 3), draw(0, N, T, E)
+    step = bw.compile(net) if compiled else net
+    whole = step(x)
+    for _ in range(2):
+        net.block.cache.reset()
+        np.testing.assert_array_equal(net.block.cache.length, np.zeros(3))
+        close(jnp.concatenate([step(x[:, :4]), step(x[:, 4:])], 1), whole)
+    with pytest.raises(ValueError, match="no room") if not compiled else contextlib.nullcontext():
+        assert jnp.isnan(step(x)).any()
+
+
+def test_prompts_of_two_lengths_are_padded_on_the_left():
+    net, x = nn.MultiheadAttention(2, batch_first=True), draw(0, 2, T, E)
+    cache, padding = nn.KVCache(T), jnp.arange(T) < jnp.array([[2], [0]])
+    rows = [x[:1, 2:], x[1:]]
+    steps = [net(p, p, p, padding, cache=cache)[0] for p in (x[:, :4], x[:, 4:5], x[:, 5:])]
+    y = jnp.concatenate(steps, 1)
+    for i, row in enumerate(rows):
+        close(y[i, -row.shape[1] :], net(row, row, row, is_causal=True)[0][0])
 
 
 def test_causality_doesnt_hide_the_added_keys():

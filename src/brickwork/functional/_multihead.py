@@ -66,7 +66,9 @@ def extend(k: Array, v: Array, bias_k: Array | None, bias_v: Array | None, *, ze
     return longer(k, bias_k), longer(v, bias_v)
 
 
-def check_mask(mask: Any, shapes: tuple[tuple[Any, ...], ...], function: str, argument: str) -> Array | None:
+def check_mask(
+    mask: Any, shapes: tuple[tuple[Any, ...], ...], function: str, argument: str, fix: str = "Check the mask."
+) -> Array | None:
     """Return a mask of booleans or floats that has one of some shapes."""
     mask = checks.optional_array(mask, function, argument)
     if mask is None:
@@ -78,7 +80,7 @@ def check_mask(mask: Any, shapes: tuple[tuple[Any, ...], ...], function: str, ar
         )
     if mask.shape not in shapes:
         expected = " or ".join(map(str, shapes))
-        checks.shape_error(function, f"{argument} must have shape {expected}.", "Check the mask.", **{argument: mask})
+        checks.shape_error(function, f"{argument} must have shape {expected}.", fix, **{argument: mask})
     return mask
 
 

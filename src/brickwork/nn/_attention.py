@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import jax.numpy as jnp
 
 from ..core import Parameter, next_key
+from ..errors import ShapeMismatchError
 from ..functional import _checks as checks, linear, scaled_dot_product_attention
 from ..functional._attention import attention_with_weights
 from ..functional._dropout import check_rate
@@ -188,10 +189,12 @@ class MultiheadAttention(Module):
         visible, causal, weighted = None, _flag(is_causal, "is_causal"), _flag(need_weights, "need_weights")
         extra = (self.bias_k is not None) + self.add_zero_attn
         if cache is not None:
-            (k, v, visible), causal = self._remember(cache, k, v), False
+            self._require_cache(cache, q, k)
+        padding, attn = self._masks(key_padding_mask, attn_mask, q, k, unbatched, cache)
+        if cache is not None:
+            (k, v, visible), causal = cache.update(k, v), False
         elif causal and (weighted or extra):
             visible, causal = jnp.tri(q.shape[2], k.shape[2], dtype=bool), False
-        padding, attn = self._masks(key_padding_mask, attn_mask, q, k, unbatched)
         mask = merge_masks(padding, attn, visible, heads=self.num_heads, extra=extra)
         if extra:
             biases = [None if b is None else b.reshape(self.num_heads, 1, -1) for b in (self.bias_k, self.bias_v)]
@@ -255,18 +258,25 @@ class MultiheadAttention(Module):
             return heads(query, 0, 1) + heads(key, 1, 3)
         return heads(query, 0, 1) + heads(key, 1, 2) + heads(value, 2, 3)
 
-    def _remember(self, cache: Any, k: Array, v: Array) -> tuple[Array, Array, Array]:
+    def _require_cache(self, cache: Any, q: Array, k: Array) -> None:
         if not isinstance(cache, KVCache):
             raise TypeError(f"{_NAME}: cache must be an nn.KVCache, got {type(cache).__name__}.")
         if self.bias_k is not None or self.add_zero_attn:
             raise ValueError(f"{_NAME}: a cache doesn't go with add_bias_kv or add_zero_attn.")
-        return cache.update(k, v)
+        if q.shape[2] != k.shape[2]:
+            raise ShapeMismatchError(
+                f"{_NAME}: with a cache, query and key must have one length, got {q.shape[2]} and {k.shape[2]}. Pass "
+                "the new positions only, in all three; the cache has the keys and values of those before."
+            )
 
-    def _masks(self, padding: Any, attn: Any, q: Array, k: Array, unbatched: bool) -> tuple[Any, Any]:
-        n, heads, length, other = *q.shape[:3], k.shape[2]
-        attn = check_mask(attn, ((length, other), (n * heads, length, other)), _NAME, "attn_mask")
+    def _masks(self, padding: Any, attn: Any, q: Array, k: Array, unbatched: bool, cache: Any) -> tuple[Any, Any]:
+        n, heads, length, other = *q.shape[:3], k.shape[2] if cache is None else cache.max_length
+        fix = "Check the mask."
+        if cache is not None:
+            fix = f"With a cache masks are as wide as that is long: max_length={other}."
+        attn = check_mask(attn, ((length, other), (n * heads, length, other)), _NAME, "attn_mask", fix)
         shape = (other,) if unbatched else (n, other)
-        padding = check_mask(padding, (shape,), _NAME, "key_padding_mask")
+        padding = check_mask(padding, (shape,), _NAME, "key_padding_mask", fix)
         return padding[None] if unbatched and padding is not None else padding, attn
 
     def extra_repr(self) -> str:

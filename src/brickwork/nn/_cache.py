@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import jax.numpy as jnp
 
 from ..core import Buffer
+from ..core._arrays import check_dtype
 from ..core._jax import Tracer
 from ..functional import _checks as checks
 from ..functional._multihead import update_cache
@@ -23,11 +24,15 @@ class KVCache(Module):
     .. math:: K_{t:t+T} \gets k, \quad V_{t:t+T} \gets v, \quad t \gets t + T
 
     The arrays have one size from the start, so a compiled step is compiled once for all positions. A cache
-    belongs to one layer of attention and to one batch of sequences. It is not saved with the network.
+    belongs to one layer of attention and to one batch of sequences; two layers that used the same one would find each
+    other's keys in it. It is not saved with the network.
+
+    Prompts of several lengths are padded on the left, so that all sequences go on at the same place. The padding is
+    hidden by a ``key_padding_mask`` of ``(N, max_length)``, the same at each step, ``True`` at what is padding.
 
     Args:
         max_length: how many positions there is room for.
-        dtype: in which keys and values are kept.
+        dtype: in which keys and values are kept; a floating-point dtype.
 
     Shape:
         keys and values ``(N, H, T, D)`` and ``(N, H, T, Dv)`` of T new positions to all keys
@@ -43,8 +48,9 @@ class KVCache(Module):
 
     Raises:
         ShapeMismatchError: the arrays have other sizes than those before.
-        ValueError: the cache is full. Inside of a compiled function, which can't raise, what doesn't
-            fit is NaN, and so is what is computed from it.
+        TypeError: ``dtype`` is not a floating-point dtype.
+        ValueError: the cache is full. Inside of a compiled function or of ``bw.scan``, which can't raise, what
+            doesn't fit is NaN, and so is what is computed from it.
 
     Example:
         >>> import jax.numpy as jnp
@@ -56,10 +62,21 @@ class KVCache(Module):
         >>> cache.reset()
         >>> int(cache.length)
         0
+
+        Two prompts, of 2 and of 3 tokens:
+
+        >>> attend, cache = nn.MultiheadAttention(4, batch_first=True), nn.KVCache(16)
+        >>> padding = jnp.arange(16) < jnp.array([[1], [0]])
+        >>> for x in (jnp.ones((2, 3, 8)), jnp.ones((2, 1, 8))):
+        ...     y, _ = attend(x, x, x, padding, cache=cache)
+        >>> y.shape, int(cache.length)
+        ((2, 1, 8), 4)
     """
 
     def __init__(self, max_length: int, *, dtype: Any = jnp.float32) -> None:
         size = args.size(max_length, "KVCache", "max_length")
+        if not jnp.issubdtype(kept := check_dtype(dtype, "KVCache"), jnp.floating):
+            raise TypeError(f"KVCache: dtype must be a floating-point dtype, such as jnp.bfloat16, got {kept.name}.")
         self.key = Buffer(shape=(None, None, size, None), dtype=dtype, persistent=False)
         self.value = Buffer(shape=(None, None, size, None), dtype=dtype, persistent=False)
         self.length = Buffer(jnp.zeros((), jnp.int32), persistent=False)
@@ -67,7 +84,7 @@ class KVCache(Module):
     @property
     def max_length(self) -> int:
         """How many positions there is room for."""
-        return self.key.shape[2]
+        return self.key.shape[-2]
 
     def build(self, key: Any, value: Any) -> None:
         """Take the sizes of batch, heads and features from the first keys and values."""
@@ -116,10 +133,10 @@ class KVCache(Module):
 
     def reset(self) -> None:
         """Forget all positions; the next ones are the first."""
-        self.length.value = jnp.zeros((), jnp.int32)
+        self.length.value = jnp.zeros_like(self.length.value)  # several of them in a stack
         for kept in (self.key, self.value):  # NaN, where there was no room, would go through the mask
             if None not in kept.shape:
-                kept.value = jnp.zeros(kept.shape, kept.dtype)
+                kept.value = jnp.zeros_like(kept.value)
 
     def extra_repr(self) -> str:
         n, heads, size, width = (args.show(i) for i in self.key.shape)
