@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -283,6 +284,17 @@ def _has_fractions(value: Any, dtype: Any) -> bool:
     return jnp.issubdtype(host.dtype, jnp.inexact) and bool((host != np.round(host.astype(np.float64))).any())
 
 
+def _are_codes(value: Any, variable: Variable) -> bool:
+    """Whether a value has integers of 8 bits for a parameter of floats: those of a quantised weight, without scales.
+
+    Wider integers are taken for whole numbers, and so is whatever goes into a buffer.
+    """
+    if not isinstance(variable, Parameter) or not jnp.issubdtype(variable.dtype, jnp.inexact):
+        return False
+    dtype = value.dtype if isinstance(value, jax.Array) else np.asarray(readable(value)).dtype
+    return jnp.issubdtype(dtype, jnp.integer) and dtype.itemsize == 1
+
+
 class _Contents:
     """What a state has for one variable: all of it, or parts of a stacked one."""
 
@@ -303,6 +315,12 @@ class _Contents:
         if _has_fractions(value, self.variable.dtype):
             self.amiss.add(entry.index)
             return f"the network has {self.variable.dtype}, the state fractions"
+        if _are_codes(value, self.variable):
+            self.amiss.add(entry.index)
+            return (
+                f"the network has {self.variable.dtype}, the state integers of 8 bits, as a quantised network has "
+                "them; quantise this one first, nn.quantize(net), or convert them if they are the values themselves"
+            )
         sizes = iter(shape)
         self.shape = tuple(n if axis in entry.axes else next(sizes) for axis, n in enumerate(self.shape))
         first, other = self.parts.setdefault(entry.index, (name, value))
