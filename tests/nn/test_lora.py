@@ -397,6 +397,36 @@ def test_computed_weights_are_refused():
         net(np.ones((1, 3), np.float32))
 
 
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [
+        (lambda: nn.Linear(4), (2, 5)),
+        (lambda: nn.Conv1d(4, 3), (2, 4, 6)),
+        (lambda: nn.Conv1d(4, 3, groups=2), (2, 4, 6)),
+    ],
+)
+@pytest.mark.parametrize("first", [False, True])
+def test_a_computed_bias_counts_once(layer, shape, first):
+    x = jax.random.normal(jax.random.key(0), shape)
+    net = nn.Sequential(layer())
+    net(x)
+    nn.parametrize(net[0], "bias", nn.Tanh())
+    y = net(x)
+    if not first:
+        nn.remove_parametrizations(net[0], "bias", leave_parametrized=False)
+    nn.lora(net, "0", rank=2)
+    if not first:
+        nn.parametrize(net[0].base, "bias", nn.Tanh())
+    np.testing.assert_array_equal(net(x), y)
+    changed = bw.compile(trained(net))(x)
+    assert (changed != y).any()
+    bias = net[0].base.bias.value
+    names = ["0.weight", "0.parametrizations.bias.original"]
+    assert list(nn.merge_lora(net).state_dict()) == names
+    np.testing.assert_allclose(net(x), changed, rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(net[0].bias, bias)
+
+
 # --- attention ------------------------------------------------------------------------------------
 
 TOKENS = jnp.asarray(np.random.default_rng(1).normal(size=(2, 5, 8)), jnp.float32)
@@ -405,6 +435,16 @@ TOKENS = jnp.asarray(np.random.default_rng(1).normal(size=(2, 5, 8)), jnp.float3
 def encoder():
     layer = nn.TransformerEncoderLayer(2, dim_feedforward=16, batch_first=True)
     return nn.TransformerEncoder(layer, 2)
+
+
+def test_attention_with_a_computed_bias():
+    net = nn.TransformerEncoderLayer(2, dim_feedforward=16, batch_first=True).eval()
+    net(TOKENS)
+    bias = net.self_attn.in_proj_bias
+    bias.value = bias.value + 1
+    nn.parametrize(net.self_attn, "in_proj_bias", nn.Tanh())
+    y = net(TOKENS)
+    np.testing.assert_allclose(nn.lora(net, "self_attn", rank=2)(TOKENS), y, rtol=1e-5, atol=1e-6)
 
 
 def attending(pattern=r".*self_attn"):

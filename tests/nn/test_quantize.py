@@ -118,6 +118,45 @@ def test_a_file_of_floats_does_not_become_integers(tmp_path):
     assert int(counters[0].num_batches_tracked) == 3
 
 
+@pytest.mark.parametrize("strict", [False, True])
+def test_integers_do_not_become_weights_of_floats(tmp_path, strict):
+    nn.quantize(built()).save(tmp_path / "small")
+    net = built()
+    before = net(X)
+    problem = (
+        r"0\.weight: the network has float32, the state integers of 8 bits, .* quantise this one first, nn\.quantize"
+    )
+    with pytest.raises(LoadError, match=problem):
+        net.load(tmp_path / "small", strict=strict)
+    for convert in (np.asarray, jnp.asarray):
+        for dtype in (np.int8, np.uint8):
+            with pytest.raises(LoadError, match=r"0\.bias: the network has float32"):
+                net.load_state_dict({"0.bias": convert(np.ones(4, dtype))}, strict=strict)
+    np.testing.assert_array_equal(net(X), before)
+    repeat = nn.Repeat(lambda: nn.Linear(3, in_features=3), 2)
+    with pytest.raises(LoadError, match=r"1\.weight: the network has float32"):
+        repeat.load_state_dict(repeat.state_dict() | {"1.weight": np.ones((3, 3), np.int8)}, strict=strict)
+
+
+def test_whole_numbers_that_are_loaded_as_floats():
+    net = nn.Sequential(nn.BatchNorm1d(num_features=2))
+    for dtype in (np.int32, np.int64, np.float16, bool):
+        net.load_state_dict(net.state_dict() | {"0.weight": np.array([1, 0], dtype)})
+        np.testing.assert_array_equal(net[0].weight, [1, 0])
+    net.load_state_dict({"0.weight": [3, 4], "0.running_mean": np.array([1, 2], np.int8)}, strict=False)
+    np.testing.assert_array_equal(net[0].weight, [3, 4])
+    np.testing.assert_array_equal(net[0].running_mean, [1, 2])
+
+
+def test_a_computed_bias_is_refused():
+    """It would have no place among what is saved."""
+    net = nn.Sequential(nn.Linear(4, in_features=3))
+    nn.parametrize(net[0], "bias", nn.Tanh())
+    with pytest.raises(StructureError, match=r"Quantized: the bias of ParametrizedLinear is computed by a param"):
+        nn.quantize(net)
+    assert list(net.state_dict()) == ["0.weight", "0.parametrizations.bias.original"]
+
+
 def test_weights_are_not_trained_but_gradients_pass_through():
     net = built()
     twin = net.clone()

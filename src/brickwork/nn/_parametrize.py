@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import jax
@@ -462,6 +462,13 @@ def _class_of(base: type, names: tuple[str, ...]) -> type:
         }
         _classes[base, names] = type(f"Parametrized{base.__name__}", (base,), settings)
     return _classes[base, names]
+
+
+def class_without(module: Any, names: Iterable[str]) -> type:
+    """The class of layers like this one, in which attributes of some names aren't computed but can be set."""
+    present, given = _names(module), set(names)
+    remaining = tuple(n for n in present if n not in given)
+    return type(module) if remaining == present else _class_of(type(module).__mro__[1], remaining)
 
 
 def _former_names(module: Any) -> dict[str, str]:

@@ -68,7 +68,8 @@ class Quantized(Module):
         if kind_of(layer) is None:
             names = ", ".join(cls.__name__ for cls in LAYERS)
             raise TypeError(f"Quantized: layer must be one of {names}, got a {type(layer).__name__}")
-        require_stored(layer, "Quantized")
+        for name in ("weight", "bias"):
+            require_stored(layer, "Quantized", name)
         weight = layer.weight
         stack = weight.stacked
         values, scale = quantize_array(weight.value, tuple(range(stack + 1, weight.ndim)))

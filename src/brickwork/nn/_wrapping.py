@@ -11,6 +11,7 @@ from ..errors import StructureError
 from ._conv import Conv1d, Conv2d, Conv3d
 from ._embedding import Embedding
 from ._linear import Linear
+from ._parametrize import class_without
 
 LAYERS: dict[type[Any], str] = {
     Conv1d: "convolution",
@@ -45,19 +46,19 @@ def standing_in(form: Any, weight: Any, bias: Any = None) -> Any:
 
 def with_attributes(form: Any, **attributes: Any) -> Any:
     """A layer like another, but for some attributes. Only its ``forward`` may be called."""
-    layer = object.__new__(type(form))
+    layer = object.__new__(class_without(form, attributes))
     layer.__dict__.update(form.__dict__, **attributes)
     return layer
 
 
 def require_stored(layer: Any, what: str, name: str = "weight") -> None:
-    """Refuse a layer whose weight is computed from others, as ``nn.spectral_norm`` makes it.
+    """Refuse a layer whose weight, or what else is named, is computed from others, as ``nn.spectral_norm`` makes it.
 
     Raises:
         StructureError: it is; ``what`` says who asks.
     """
-    weight = getattr(layer, name)
-    if weight is not None and not isinstance(weight, Variable):
+    found = getattr(layer, name, None)
+    if found is not None and not isinstance(found, Variable):
         raise StructureError(
             f"{what}: the {name} of {type(layer).__name__} is computed by a parametrisation; take that away first, "
             f"nn.remove_parametrizations(layer, {name!r})"
