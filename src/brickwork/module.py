@@ -265,7 +265,8 @@ class Module(ModuleBase):
 
         Args:
             state: a mapping from path to array.
-            strict: whether missing and unexpected names are errors. Mismatched shapes always are.
+            strict: whether missing and unexpected names are errors. Mismatched shapes always are, and so are
+                integers of 8 bits for a parameter of floats (a quantised weight) and fractions for integers.
             rename: ``{pattern: replacement}``, applied with ``re.sub``, or a function on names.
 
         Raises:

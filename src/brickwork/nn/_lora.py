@@ -40,8 +40,8 @@ class LoRA(Module):
     through this module.
 
     Args:
-        base: a ``Linear``, ``Embedding`` or convolution, such a layer with a quantised weight, or a
-            ``MultiheadAttention`` without ``kdim`` and ``vdim``.
+        base: a ``Linear``, ``Embedding``, ``Conv1d``, ``Conv2d`` or ``Conv3d``, such a layer with a quantised weight,
+            or a ``MultiheadAttention`` without ``kdim`` and ``vdim``; or one of a subclass with the same ``forward``.
         rank: the rank :math:`r` of the change.
         alpha: the change is multiplied by ``alpha / rank``; ``rank`` by default.
         dropout: the probability with which elements of the input of :math:`A` are set to zero in training mode; not
@@ -57,6 +57,7 @@ class LoRA(Module):
         lora_B: ``(out, rank)`` zeros; ``(num_embeddings, rank)`` for ``Embedding``.
 
     Raises:
+        StructureError: the weight is computed by a parametrisation.
         TypeError: a layer of another kind.
         ValueError: ``dropout`` for ``MultiheadAttention``.
 
@@ -211,15 +212,17 @@ def lora(
     Each layer that matches is replaced by a :class:`LoRA` around it, wherever it is held; a layer or weight that is
     used twice has one adapter. The output stays the same until the adapters are trained. Every other parameter of the
     network is frozen; ``net.unfreeze(pattern)`` trains some of them as well. Supported are ``Linear``, ``Embedding``,
-    convolutions, those of them that :func:`quantize` has replaced, and the projections of queries, keys and values
-    inside ``MultiheadAttention``.
+    ``Conv1d``, ``Conv2d`` and ``Conv3d``, those of them that :func:`quantize` has replaced, and the projections of
+    queries, keys and values inside ``MultiheadAttention``. All others are left alone, also where the pattern matches:
+    transposed convolutions, recurrent layers, and layers of subclasses with a ``forward`` of their own, which may use
+    the weight in another way.
 
     Parameters keep their names, and the adapters' are ``lora_A`` and ``lora_B`` beside them. So a file of the network
     without adapters can be loaded before, or after with ``strict=False``.
 
     Args:
         net: a module. It is changed; sizes may be unknown.
-        pattern: a regular expression that must match the whole path of a layer. What else matches is left alone.
+        pattern: a regular expression that must match the whole path of a layer.
         rank, alpha, dropout, init: see :class:`LoRA`.
 
     Returns:
@@ -227,7 +230,8 @@ def lora(
 
     Raises:
         ValueError: the pattern matches no such layer (the message lists them), or one that has an adapter.
-        StructureError: a weight is used by a layer that the pattern doesn't match, so that they would differ.
+        StructureError: a weight is used by a layer that the pattern doesn't match, so that they would differ; or it
+            is computed by a parametrisation.
 
     Example:
         >>> import brickwork as bw

@@ -32,7 +32,8 @@ class Quantized(Module):
     :func:`quantize`.
 
     Args:
-        layer: a ``Linear``, ``Embedding`` or convolution whose sizes are known. It is left as it is.
+        layer: a ``Linear``, ``Embedding``, ``Conv1d``, ``Conv2d`` or ``Conv3d`` whose sizes are known, or one of a
+            subclass with the same ``forward``. It is left as it is.
 
     Shape:
         As that of the layer.
@@ -45,6 +46,7 @@ class Quantized(Module):
 
     Raises:
         DeferredShapeError: sizes are not known yet.
+        StructureError: the weight or the bias is computed by a parametrisation.
         TypeError: a layer of another kind.
         ValueError: the weight holds infinite numbers or NaN.
 
@@ -127,12 +129,15 @@ def quantize(net: Net, pattern: str | None = None, *, dtype: Any = jnp.int8) -> 
     """Keep the weights of layers as integers of 8 bits: a quarter of the memory, for inference.
 
     Each layer is replaced by a :class:`Quantized` one, wherever it is held; a layer or weight that is used twice is
-    quantised once. Supported are ``Linear``, ``Embedding`` and convolutions; other layers stay as they are.
-    Parameters that are not weights of these stay too, with their dtype. Quantised weights aren't trained; nothing else
-    changes for training.
+    quantised once. Supported are ``Linear``, ``Embedding``, ``Conv1d``, ``Conv2d`` and ``Conv3d``, inside other layers
+    too, as in ``MultiheadAttention`` its ``out_proj``. All others stay as they are, and no error says so where there
+    are some to replace: transposed convolutions, recurrent layers, the weight of ``MultiheadAttention`` for queries,
+    keys and values, and layers of subclasses with a ``forward`` of their own, which may use the weight in another way.
+    Parameters that are not weights of those replaced stay too, with their dtype. Quantised weights aren't trained;
+    nothing else changes for training.
 
     Files have the integers under the weight's own name, and ``scale`` beside it. Such a file fits a network that was
-    quantised alike; a file of floats has to be loaded before.
+    quantised alike, and is refused by others; a file of floats has to be loaded before.
 
     Args:
         net: a module whose sizes are known. It is changed.
@@ -144,6 +149,7 @@ def quantize(net: Net, pattern: str | None = None, *, dtype: Any = jnp.int8) -> 
 
     Raises:
         DeferredShapeError: sizes are not known yet; nothing is changed.
+        StructureError: a weight or bias is computed by a parametrisation; nothing is changed.
         ValueError: the pattern matches no such layer; another dtype.
 
     Example:
