@@ -142,3 +142,22 @@ def test_training(mesh):
     expected = run(place=False)
     with jax.set_mesh(mesh):
         np.testing.assert_allclose(run(place=True), expected, rtol=1e-3)
+
+
+@pytest.mark.parametrize("manual", ["data", "model"])
+def test_within_shard_map_over_the_other_axis(mesh, manual):
+    net = nn.Sequential(nn.Conv2d(4, 3, padding=1), nn.GroupNorm(2), nn.Flatten(), nn.Linear(6))
+    x = normal(4, 2, 4, 4)
+    expected = net(x)
+    pure, state = bw.functional(net)
+    with jax.set_mesh(mesh):
+        run = jax.shard_map(
+            lambda state, x: pure(state, x)[0],
+            mesh=mesh,
+            in_specs=(P(), P(manual)),
+            out_specs=P(manual),
+            axis_names={manual},
+            check_vma=False,
+        )
+        y = jax.jit(run)(*(jax.device_put(a, NamedSharding(mesh, s)) for a, s in ((state, P()), (x, P(manual)))))
+    np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-6)

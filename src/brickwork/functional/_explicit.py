@@ -14,6 +14,8 @@ from typing import Any, TypeAlias, TypeVar, cast
 import jax
 from jax.sharding import AbstractMesh, AxisType, PartitionSpec
 
+_EXPLICIT = AxisType.Explicit
+
 F = TypeVar("F", bound=Callable[..., Any])
 Rule: TypeAlias = Callable[[Any, tuple[Any, ...]], list[Any]]
 
@@ -52,15 +54,16 @@ def left_to_xla(function: F, divided: Rule = alike) -> F:
     @functools.wraps(function)
     def wrapped(*args: Any, **options: Any) -> Any:
         meshes = (jax.typeof(a).sharding.mesh for a in jax.tree.leaves(args))
-        mesh = next((m for m in meshes if AxisType.Explicit in m.axis_types), None)
+        mesh = next((m for m in meshes if _EXPLICIT in m.axis_types), None)
         compute = functools.partial(function, **options)
         if mesh is None:
             return compute(*args)
         with jax.sharding.use_abstract_mesh(AbstractMesh((), ())):
             types = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), args)
             out = jax.tree.map(lambda y: PartitionSpec(*divided(y, args)), jax.eval_shape(compute, *types))
+        explicit = tuple(name for name, kind in zip(mesh.axis_names, mesh.axis_types, strict=True) if kind == _EXPLICIT)
         with jax.sharding.use_abstract_mesh(mesh):
-            return jax.sharding.auto_axes(compute, out_sharding=out)(*args)
+            return jax.sharding.auto_axes(compute, axes=explicit, out_sharding=out)(*args)
 
     return cast("F", wrapped)
 
