@@ -17,7 +17,8 @@ from typing import Any
 import jax
 
 from ._containers import Node, TrackedDict, TrackedList, hold
-from ._variable import Variable, leaf, revive, stack_of
+from ._leaves import leaf, revive, stack_of
+from ._variable import Variable
 from ._walk import walk
 
 

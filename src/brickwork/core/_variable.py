@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 import weakref
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -18,14 +18,12 @@ from ._arrays import Shape, as_array, check_dtype, check_fits, check_shape, show
 from ._epoch import bump
 from ._frame import UPDATE_LOCK, expected_stamp, leak, local, outside
 from ._jax import Tracer, base_state, trace_state
+from ._leaves import register
 from ._manners import ArrayMethods, unbox
 from ._seed import TALLIES, count, next_number
 
 if TYPE_CHECKING:
     from typing import Self
-
-
-Stack: TypeAlias = tuple[int, int] | None
 
 
 class _DefaultInitializer(ElementwiseInitializer):
@@ -474,7 +472,7 @@ class Variable(ArrayMethods):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        _register(cls)
+        register(cls)
 
 
 UPDATER: list[int] = [0]
@@ -504,56 +502,7 @@ def _path_to(item: Any) -> str:
     return ".".join(reversed(names))
 
 
-def _flatten(variable: Variable) -> tuple[tuple[Any], tuple[type, bool, bool, Stack]]:
-    return (leaf(variable),), (type(variable), variable._trainable, variable.persistent, stack_of(variable))
-
-
-def leaf(variable: Variable) -> Any:
-    """What a variable is in a pytree.
-
-    JAX takes apart what a transform returns when its trace has ended already, where a copy that the transform made
-    can't be read any more, but is still what was returned.
-    """
-    return variable._value if variable._copy and variable.is_drawn else variable.value
-
-
-def stack_of(variable: Variable) -> Stack:
-    """What a pytree notes of a stack: how many of its axes count separate values, and how many it has in all."""
-    return (variable._stacked, len(variable._shape)) if variable._stacked else None
-
-
-def _unflatten(settings: tuple[type, bool, bool, Stack], leaves: Any) -> Variable:
-    kind, trainable, persistent, stack = settings
-    new = revive(object.__new__(kind), leaves[0], trainable, stack)
-    if not persistent:
-        new.persistent = False
-    return new
-
-
-def revive(new: Any, value: Any, trainable: bool, stack: Stack = None) -> Any:
-    """Fill a bare variable from a pytree leaf, which may be a tracer or a placeholder of JAX's."""
-    new._setup()
-    new._value, new._trainable = value, trainable
-    new._shape = getattr(value, "shape", ())
-    new._dtype = getattr(value, "dtype", None)
-    new.lend()
-    new._copy = new._trace is not None and new._trace != expected_stamp()
-    if stack is not None:
-        new._stacked, rank = stack
-        missing = max(rank - getattr(value, "ndim", rank), 0)
-        if isinstance(value, Tracer):  # in a lane or turn of JAX's, which has one of the values; it is a stack outside
-            new._shape = (*(None,) * missing, *new._shape)
-        else:  # one that was taken out
-            new._stacked = max(new._stacked - missing, 0)
-    return new
-
-
-def _register(cls: type) -> None:
-    # The class travels as auxiliary data, so one pair of functions serves all kinds.
-    jax.tree_util.register_pytree_node(cls, _flatten, _unflatten)
-
-
-_register(Variable)
+register(Variable)
 
 
 def depth(variable: Variable) -> int:
