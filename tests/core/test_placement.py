@@ -13,7 +13,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
 
 import brickwork as bw
 from brickwork import nn, optim
-from brickwork.errors import ShapeMismatchError
+from brickwork.errors import DeviceMismatchError, ShapeMismatchError
 
 X = np.ones((4, 3), np.float32)
 
@@ -195,3 +195,29 @@ def test_training_compiles_once(devices, moved, given, deferred, number):
     with bw.no_recompile():
         step(x)
         step(x)
+
+
+def test_what_is_only_read_goes_anywhere(devices):
+    """A table that two networks on two devices use."""
+    table = bw.Buffer(jnp.ones(3))
+    for device in devices[:2]:
+        net = nn.Linear(2, in_features=3).to(device)
+        step = bw.compile(lambda x, net=net: net(x * table.value))
+        assert step(bw.to(X, device)).devices() == {device}
+    assert not table.value.committed
+
+
+def test_data_elsewhere_moves_nothing(devices):
+    net, _, step = optimised(devices[0])
+    free = nn.Linear(4, in_features=3)
+    with pytest.raises(DeviceMismatchError):
+        step(bw.to(X, devices[1]))
+
+    @bw.compile
+    def train(x):
+        free.weight.value = free.weight - bw.grad(lambda x: free(x).sum(), free)(x)["weight"]
+
+    with pytest.raises(DeviceMismatchError):
+        train(bw.to(X, devices[1]))
+    assert free.device == net.device == devices[0] and not free.weight.value.committed
+    train(X)

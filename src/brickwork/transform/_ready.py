@@ -206,16 +206,18 @@ class Ready:
         self.bound = any(x.committed for x in held)
         self.near = {}
         given = [a for a in arrays if isinstance(a, jax.Array)]
-        if self.bound:
-            # What is somewhere by default only goes along now: the optimiser's state, say. Otherwise it would be copied
-            # at every call, or be there after the first one, for which JAX would then compile once more.
-            for variable in (*inputs, *([random_stream()] if self.draws else [])):
-                variable._value = settled(variable._value, self.place)
-        elif held and (committed := next((a for a in given if a.committed), None)) is not None:
-            for variable in self.written:  # likewise
-                variable._value = settled(variable._value, committed.sharding)
         if held and not all(lies_on(x, self.place.device_set) for x in (*held, *given)):
             raise self.mismatch(arrays)
+        spread = isinstance(getattr(self.place, "mesh", None), jax.sharding.Mesh)
+        home = self.place if self.bound or spread else next((a.sharding for a in given if a.committed), None)
+        if held and home is not None:
+            # What is somewhere by default only and will be written goes along now, the optimiser's state, say: it will
+            # be there after this call, and for that JAX would compile once more.
+            for variable in self.written:
+                variable._value = settled(variable._value, home)
+        if spread:
+            for variable in (*inputs, *([random_stream()] if self.draws else [])):  # or be copied there at every call
+                variable._value = settled(variable._value, home)
 
     def _approach(self, array: jax.Array, arrays: list[Any]) -> None:
         if not lies_on(array, self.place.device_set):
