@@ -116,9 +116,9 @@ def test_on_each_device_its_part(row: Row, devices):
     state, x, loss = losses_of(row)
     if not x.ndim:
         return
-    mesh = Mesh(np.array(devices), ("parts",))
+    mesh = Mesh(np.array(devices), ("data",))
     together = jax.shard_map(
-        lambda state, x: jax.lax.psum(loss(state, x), "parts"), mesh=mesh, in_specs=(P(), P("parts")), out_specs=P()
+        lambda state, x: jax.lax.psum(loss(state, x), "data"), mesh=mesh, in_specs=(P(), P("data")), out_specs=P()
     )
     x = np.concatenate([x] * len(devices))
     by_state, by_x = jax.eval_shape(jax.grad(together, (0, 1), allow_int=True), state, x)
