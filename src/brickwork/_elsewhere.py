@@ -7,6 +7,8 @@ import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
 
+import jax.numpy as jnp
+
 from .core._manners import ArrayMethods, missing
 
 _PURE = "arrays can't be changed in place"
@@ -46,6 +48,8 @@ _LAYERS = {
     "Rngs": "leave it out: bw.seed(number) seeds everything",
     "Swish": "nn.SiLU",
     "TimeDistributed": "leave it out where a layer takes leading axes, as nn.Linear does; else bw.vmap",
+    "PackedSequence": "the argument lengths= of recurrent layers",
+    "checkpoint": "bw.remat",
     "functional": "brickwork.functional",
     "init": "brickwork.init; an initialiser is given to a parameter, or to net.initialize(init=...)",
     "jit": "bw.compile",
@@ -79,6 +83,8 @@ _TOP = {
     "Tensor": "jax.Array",
     **{name: f"jnp.{name}" for name in ("arange", "bfloat16", "float16", "float32", "float64", "ones", "zeros")},
     "as_tensor": "jnp.asarray",
+    "checkpoint": "bw.remat, to compute again in the backward pass; bw.Checkpointer, for files",
+    **dict.fromkeys(("detach", "stop_gradient"), "jax.lax.stop_gradient"),
     "autocast": "net.to(jnp.bfloat16), or a layer's dtype=",
     "cat": "jnp.concatenate",
     "cuda": "bw.gpu(), and net.to(...)",
@@ -93,8 +99,15 @@ _TOP = {
     "tensor": "jnp.asarray",
 }
 _OF_OPTAX = ("Adadelta", "Adafactor", "Adagrad", "Adamax", "Lion", "NAdam", "RAdam", "RMSprop", "Rprop")
+
+
+def _optax(name: str) -> str:
+    return f"optim.Optimizer(net, optax.{name.lower()}(...)); its defaults are optax's"
+
+
 _OPTIMISERS = {
-    **{name: f"optim.Optimizer(net, optax.{name.lower()}(...))" for name in _OF_OPTAX},
+    **{form(name): _optax(name) for name in _OF_OPTAX for form in (str, str.lower)},
+    **dict.fromkeys(("LBFGS", "lbfgs"), "optax.lbfgs on `pure, state = bw.functional(net)`, as optax shows"),
     "Muon": "optim.Optimizer(net, optax.contrib.muon(...))",
     "Adam": "optim.adam(net, learning_rate)",
     "AdamW": "optim.adamw(net, learning_rate)",
@@ -115,6 +128,7 @@ _METHODS = {
     "get_weights": "net.state_dict()",
     "half": "net.to(jnp.float16)",
     "hybridize": "bw.compile(net)",
+    "num_parameters": "sum(p.size for p in net.parameters())",
     "predict": "net.eval(), and bw.compile(net)(x)",
     "register_buffer": "net.name = bw.Buffer(value): attributes are the registry",
     "register_module": "setattr(net, name, module): attributes are the registry",
@@ -146,6 +160,7 @@ OF_OPTIMISERS = {  # arguments
     "betas": "b1 and b2",
     "dampening": "no dampening",
     "epsilon": "eps",
+    "amsgrad": "optim.Optimizer(net, optax.amsgrad(...))",
     "lr": "learning_rate",
     "params": "the network, or a list of parameters, in the first place",
     "wd": "weight_decay",
@@ -187,7 +202,24 @@ def _of_variables(name: str) -> str | None:
     return None
 
 
+class _Elsewhere:
+    """What other frameworks assign to: says what it is called here, when read as when assigned."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __get__(self, owner: Any, kind: type | None = None) -> Any:
+        if owner is None:
+            return self
+        raise AttributeError(self.name)  # upon which Python asks __getattr__
+
+    def __set__(self, owner: Any, value: Any) -> None:
+        missing(owner, self.name, _of_variables(self.name))
+
+
 ArrayMethods._other_names = staticmethod(_of_variables)
+for _name in ("data", "requires_grad"):
+    setattr(ArrayMethods, _name, _Elsewhere(_name))
 
 
 def _advice(module: str, name: str) -> str | None:
@@ -202,7 +234,8 @@ def _advice(module: str, name: str) -> str | None:
         return f"Here: {short}.{name.removesuffix('_with_indices')} with return_indices=True."
     if module == "brickwork.nn" and name.startswith("Lazy") and name[4:] in known:
         return f"Here: nn.{name[4:]}; every layer takes the sizes that it isn't given from its first input."
-    return _elsewhere(module, name) or _similar(short, name, known)
+    found = _elsewhere(module, name) or _similar(short, name, known)
+    return found or (f"Here: jnp.{name}." if module == "brickwork" and hasattr(jnp, name) else None)
 
 
 def _elsewhere(module: str, name: str) -> str | None:

@@ -17,6 +17,7 @@ import numpy as np
 from .core._arrays import as_array, readable, show_shape
 from .core._epoch import bump
 from .core._frame import all_or_nothing
+from .core._jax import Tracer
 from .core._parameter import Parameter
 from .core._parts import join, part
 from .core._variable import Variable
@@ -280,6 +281,8 @@ def _has_fractions(value: Any, dtype: Any) -> bool:
     """Whether a value would lose what makes it up when converted to integers, as float weights would."""
     if not jnp.issubdtype(dtype, jnp.integer):
         return False
+    if isinstance(value, Tracer):
+        return jnp.issubdtype(value.dtype, jnp.inexact)  # perhaps not, but that is not known yet
     host = np.asarray(value)
     return jnp.issubdtype(host.dtype, jnp.inexact) and bool((host != np.round(host.astype(np.float64))).any())
 

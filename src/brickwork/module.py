@@ -130,8 +130,7 @@ class Module(ModuleBase):
 
     def train(self, mode: bool = True) -> Self:
         """Put this module and all inside it into training mode (or, with ``False``, evaluation)."""
-        for module in self.modules():
-            module.training = bool(mode)
+        _set_training(self, bool(mode), set())
         return self
 
     def eval(self) -> Self:
@@ -175,8 +174,7 @@ class Module(ModuleBase):
         for spec in specs:
             if isinstance(spec, Initializer):
                 raise TypeError(f"initialize: pass the initializer by name: initialize(init={spec!r})")
-            if isinstance(spec, tuple) and all(isinstance(n, int) for n in spec):
-                raise TypeError(f"initialize: {spec} is a shape; pass bw.spec{spec}")
+        _refuse_shapes("initialize", specs)
         matching = self._matching("initialize", pattern)
         if specs:
             dry_run(self, *specs)
@@ -353,7 +351,27 @@ class Module(ModuleBase):
         """
         from .inspect import summarize
 
+        _refuse_shapes("summary", specs)
         return summarize(self, *specs)
+
+
+def _set_training(module: Module, mode: bool, seen: set[int]) -> None:
+    """Set the mode of a module and all inside; one that has a ``train`` of its own does so itself."""
+    seen.add(id(module))
+    module.training = mode
+    for child in module.children():
+        if id(child) not in seen:
+            if type(child).train is Module.train:
+                _set_training(child, mode, seen)
+            else:
+                seen.add(id(child))
+                child.train(mode)
+
+
+def _refuse_shapes(what: str, specs: tuple[Any, ...]) -> None:
+    for spec in specs:
+        if isinstance(spec, tuple) and all(isinstance(n, int) for n in spec):
+            raise TypeError(f"{what}: {spec} is a shape; pass bw.spec{spec}")
 
 
 def _apply(module: Module, fn: Callable[[Any], Any], seen: set[int]) -> None:

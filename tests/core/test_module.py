@@ -633,3 +633,40 @@ def test_what_jax_returns_of_modules_that_it_differentiates_forwards():
         )
     again = jax.jacfwd(jax.jacfwd(loss))(net).weight.value.weight.value
     np.testing.assert_allclose(again, block, rtol=1e-5, atol=1e-6)
+
+
+class Frozen(bw.Module):
+    """Its norm stays in evaluation mode: ``train`` says so."""
+
+    def __init__(self):
+        self.norm = Linear(2)
+        self.other = Linear(2)
+
+    def train(self, mode=True):
+        super().train(mode)
+        self.norm.eval()
+        return self
+
+
+def test_a_train_of_ones_own_counts_inside_too():
+    net = bw.Module()
+    net.first, net.several = Frozen(), [Frozen(), Linear(2)]
+    net.again, net.self = net.first, net
+    assert net.train() is net
+    for part in (net.first, net.several[0]):
+        assert part.training and part.other.training and not part.norm.training
+    assert net.several[1].training
+    net.eval()
+    assert not any(m.training for m in net.modules())
+
+
+def test_a_tied_variable_takes_sizes_from_what_it_replaces():
+    sized, deferred = Linear(4, in_features=3), Linear(4)
+    sized.weight = deferred.weight
+    assert deferred.weight.shape == (4, 3)
+    fresh = bw.Parameter(shape=(4, None))  # of no other module: for another input
+    sized.weight = fresh
+    assert fresh.shape == (4, None)
+    other = Linear(5)
+    sized.weight = other.weight  # of another size: whatever comes of it
+    assert other.weight.shape == (5, None)

@@ -244,3 +244,18 @@ def test_assigned_and_loaded_memory_is_not_shared():
     other = bw.Buffer(view)
     array[:] = 2
     assert np.all(np.asarray(layer.weight.value) == 1) and np.all(np.asarray(other.value) == 1)
+
+
+def test_methods_that_only_concrete_arrays_have():
+    p = bw.Parameter([1.0, 2.0])
+    assert p.tolist() == [1, 2] and p.devices() == {jax.devices()[0]}
+    assert p.block_until_ready().shape == (2,) and len(p.tobytes()) == 8 and p.weak_type is False
+
+
+def test_assigning_to_names_of_another_framework():
+    p = bw.Parameter([1.0, 2.0])
+    for name, here in {"requires_grad": "p.trainable", "data": "p.value"}.items():
+        for use in (lambda: getattr(p, name), lambda: setattr(p, name, False)):  # noqa: B023
+            with pytest.raises(AttributeError, match=f"'Parameter' object has no attribute '{name}'. Here: {here}"):
+                use()
+        assert not hasattr(p, name)

@@ -32,7 +32,8 @@ PATHS = "matches none of the paths (0.weight, 0.bias, 2.weight, 2.bias)"
 
 def test_patterns_that_match_nothing(net):
     says(lambda: net.freeze("0"), ValueError, f"freeze: '0' {PATHS}")
-    says(lambda: net.freeze("0"), ValueError, "write '0.*'")
+    says(lambda: net.freeze("0"), ValueError, r"write r'0\..*'")
+    says(lambda: net.freeze("0.w"), ValueError, "write r'0.w.*'")
     says(lambda: net.unfreeze("x"), ValueError, f"unfreeze: 'x' {PATHS}")
     says(lambda: net.initialize(init=init.zeros, pattern="weight"), ValueError, f"initialize: 'weight' {PATHS}")
     says(lambda: net.capture("9"), ValueError, "capture: '9' matches none of the paths (0, 1, 2)")
@@ -43,7 +44,8 @@ def test_patterns_that_match_nothing(net):
 
 def test_arguments_in_the_manner_of_others(net):
     says(lambda: net.initialize(init.normal(0.01)), TypeError, "pass the initializer by name: initialize(init=normal(")
-    says(lambda: net.initialize((2, 20)), TypeError, "(2, 20) is a shape; pass bw.spec(2, 20)")
+    says(lambda: net.initialize((2, 20)), TypeError, "initialize: (2, 20) is a shape; pass bw.spec(2, 20)")
+    says(lambda: net.summary((2, 20)), TypeError, "summary: (2, 20) is a shape; pass bw.spec(2, 20)")
     says(lambda: bw.spec(None, 20), TypeError, "got None; for a batch of any size give any size, such as 1")
     says(lambda: net.to(None), TypeError, "expected a jax.Device, a sharding or a dtype, got None")
     says(lambda: net.to("cpu"), TypeError, "a device is bw.cpu()")

@@ -320,7 +320,7 @@ def test_optimisers():
     refuse(
         lambda: optim.sgd("net", 0.1),
         TypeError,
-        "an optimiser takes a module or a non-empty list of parameters, got str: 'net'",
+        "an optimiser takes a module or a non-empty list of parameters or modules, got str: 'net'",
     )
     with unchanged(net):
         refuse(

@@ -128,3 +128,13 @@ def test_errors():
         F.log_softmax(jnp.ones(2, int))
     with pytest.raises(TypeError, match=r"softmax: dim must be an int, got None"):
         F.softmax(jnp.ones(2), None)
+
+
+def test_half_precision_where_the_formula_overflows_or_rounds():
+    values = jnp.asarray([-3.5, -3, -2.8], jnp.bfloat16)
+    exact = np.array([-0.000616, -0.003637, -0.006750])
+    np.testing.assert_allclose(np.asarray(F.gelu(values, "tanh"), np.float64), exact, rtol=1e-2)
+    slope = jax.grad(lambda x: F.gelu(x, "tanh"))
+    assert [float(slope(jnp.float16(v))) for v in (300, -700, 3e4)] == [1, 0, 1]
+    assert float(jax.grad(slope)(jnp.float16(100))) == 0
+    np.testing.assert_allclose(float(F.sigmoid(jnp.float16(-12.25))), 4.77e-6, rtol=0.01)

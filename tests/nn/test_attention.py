@@ -407,3 +407,29 @@ def test_a_cache_that_was_too_small_begins_anew():
     cache.reset()
     assert np.array_equal(step(x), layer(x, x, x, cache=fresh)[0])
     nn.KVCache(2).reset()  # before its sizes are known
+
+
+class OwnEncoderLayer(nn.TransformerEncoderLayer):
+    def forward(self, src, src_mask=None, **options):
+        return super().forward(src, src_mask, **options)
+
+
+class OwnDecoderLayer(nn.TransformerDecoderLayer):
+    def forward(self, tgt, memory, tgt_is_causal=False, **options):
+        return super().forward(tgt, memory, tgt_is_causal=tgt_is_causal, **options)
+
+
+def test_stacks_call_layers_by_keyword():
+    """As PyTorch's do, so that a layer of one's own may leave options out of its signature, or change their order."""
+    x = jnp.ones((2, 3, 4))
+    mask = jnp.triu(jnp.ones((3, 3), bool), 1)
+    for own, plain, args in [
+        (OwnEncoderLayer, nn.TransformerEncoderLayer, (x, mask)),
+        (OwnDecoderLayer, nn.TransformerDecoderLayer, (x, x, mask)),
+    ]:
+        stack = nn.TransformerEncoder if len(args) == 2 else nn.TransformerDecoder
+        bw.seed(0)
+        net = stack(own(2, dim_feedforward=8, batch_first=True, dropout=0.0), 2)
+        bw.seed(0)
+        twin = stack(plain(2, dim_feedforward=8, batch_first=True, dropout=0.0), 2)
+        np.testing.assert_array_equal(net(*args), twin(*args))

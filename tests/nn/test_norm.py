@@ -113,3 +113,22 @@ def test_gradients_of_an_empty_batch_are_zero(shape):
     layer = (nn.BatchNorm1d if len(shape) == 2 else nn.BatchNorm2d)()
     grads = bw.grad(lambda x: layer(x).sum(), layer)(jnp.zeros(shape))
     assert not np.any(grads["weight"]) and not np.any(grads["bias"])
+
+
+@pytest.mark.parametrize("momentum", [None, 1.0])
+def test_a_small_variance_is_not_rounded_away(momentum):
+    x = 1e-4 * np.random.default_rng(0).standard_normal((8, 1)).astype(np.float32)
+    layer = nn.BatchNorm1d(momentum=momentum)
+    layer(x)
+    np.testing.assert_allclose(layer.running_var, x.var(0, ddof=1), rtol=1e-5)
+
+
+def test_loading_a_state_in_a_compiled_function():
+    """Integers in it are traced there."""
+    a, b = (nn.BatchNorm1d(num_features=3) for _ in range(2))
+    a(jnp.arange(12.0).reshape(4, 3))
+    bw.compile(lambda: b.load_state_dict(a.state_dict()))()
+    for name, value in a.state_dict().items():
+        np.testing.assert_array_equal(b.state_dict()[name], value)
+    with pytest.raises(ValueError, match="the network has int32, the state fractions"):
+        bw.compile(lambda x: b.load_state_dict(a.state_dict() | {"num_batches_tracked": x}))(jnp.float32(1))

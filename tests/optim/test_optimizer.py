@@ -520,3 +520,69 @@ def test_learning_rates_of_float64_parameters_are_float64(rate):
             assert float(opt.learning_rate) == 0.05
     half = bw.Parameter(jnp.ones(3, jnp.bfloat16))
     assert optim.sgd(half, 0.05).learning_rate == np.float32(0.05)
+
+
+# -- several modules, and parameters that a loss leaves out ------------------------------------------
+
+
+def test_a_list_of_modules_as_for_gradients():
+    encoder, decoder = nn.Linear(2, in_features=3), nn.Linear(1, in_features=2)
+    opt = optim.sgd([encoder, decoder], 1.0)
+    before = {k: np.asarray(v) for k, v in decoder.state_dict().items()}
+    grads = bw.grad(lambda x: decoder(encoder(x)).sum(), [encoder, decoder])(jnp.ones((1, 3)))
+    assert list(grads) == ["0.weight", "0.bias", "1.weight", "1.bias"]
+    opt.step(grads)
+    np.testing.assert_allclose(decoder.weight, before["weight"] - grads["1.weight"], rtol=1e-6)
+    loose = bw.Parameter(jnp.ones(2))
+    opt = optim.adam([encoder, loose], 0.1)
+    opt.step(bw.grad(lambda x: (encoder(x) * loose).sum(), [encoder, loose])(jnp.ones((1, 3))))
+    assert loose.tolist() != [1, 1] and list(opt.targets()) == ["0.weight", "0.bias", loose.any_name]
+    assert optim.sgd([encoder], 0.1).net is encoder
+
+
+class TwoHeads(bw.Module):
+    def __init__(self):
+        self.a, self.b = (nn.Linear(1, in_features=1, bias=False) for _ in range(2))
+        self.load_state_dict({"a.weight": jnp.ones((1, 1)), "b.weight": jnp.ones((1, 1))})
+
+
+@pytest.mark.parametrize("wrap", [lambda f: f, bw.compile])
+def test_backward_leaves_out_what_a_loss_does_not_read(wrap):
+    net = TwoHeads()
+    opt = optim.sgd(net, 0.1, momentum=0.9, weight_decay=0.1)
+    x = jnp.ones((1, 1))
+
+    def step(first):
+        head = net.a if first else net.b
+        bw.backward(bw.remat(lambda x: bw.vmap(head)(x[None]).sum()), net)(x)
+        opt.step()
+
+    step = wrap(step)
+    step(True)
+    assert float(net.b.weight.squeeze()) == 1
+    a = float(net.a.weight.squeeze())
+    step(False)
+    assert float(net.a.weight.squeeze()) == a
+    assert float(net.b.weight.squeeze()) == a  # its first step, like that of the other
+    assert net.a.weight.grad is None and net.b.weight.grad is None
+    assert set(bw.grad(lambda x: net.a(x).sum(), net)(x)) == {"a.weight", "b.weight"}
+
+
+def test_l2_penalty_of_adam():
+    net = nn.Linear(2, in_features=3)
+    twin = net.clone()
+    opt, other = optim.adam(net, 0.1, weight_decay=0.5), optim.adam(twin, 0.1)
+    x = jnp.ones((1, 3))
+    for _ in range(3):
+        opt.step(bw.grad(lambda x: net(x).sum(), net)(x))
+        grads = bw.grad(lambda x: twin(x).sum(), twin)(x)
+        other.step({name: g + 0.5 * twin.get_parameter(name) for name, g in grads.items()})
+    np.testing.assert_allclose(net.weight, twin.weight.value, rtol=1e-6)
+
+
+def test_what_is_said_of_lists_of_groups_and_of_iterators():
+    net = nn.Linear(2, in_features=3)
+    with pytest.raises(TypeError, match=r'Other settings for some parameters go by pattern: groups=\{r"\.\*bias"'):
+        optim.sgd([{"params": net}], 0.1)
+    with pytest.raises(TypeError, match="Pass the network itself; what is frozen is left out"):
+        optim.sgd(net.named_parameters(), 0.1)

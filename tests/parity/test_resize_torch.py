@@ -162,3 +162,15 @@ def test_bytes(mode, options, size):
     assert found.dtype == np.uint8
     assert abs(found - expected).max() <= 1  # PyTorch computes with weights of 16 bits
     assert (found == expected).mean() > 0.9
+
+
+def test_nearest_with_factors_that_keep_or_double_the_size():
+    rng = np.random.default_rng(0)
+    for shape, factor in [((3, 3), 1.3), ((7, 5), (2.1, 1.1)), ((15, 20), (2.05, 1.01)), ((4, 4), (0.9, 2.3))]:
+        x = rng.standard_normal((2, 1, *shape)).astype(np.float32)
+        expected = torch.nn.functional.interpolate(torch.tensor(x), scale_factor=factor, mode="nearest")
+        np.testing.assert_array_equal(F.interpolate(x, scale_factor=factor), expected.numpy())
+    for shape in ((9,), (5, 4, 3)):
+        x = rng.standard_normal((2, 1, *shape)).astype(np.float32)
+        expected = torch.nn.functional.interpolate(torch.tensor(x), scale_factor=1.09, mode="nearest")
+        np.testing.assert_array_equal(F.interpolate(x, scale_factor=1.09), expected.numpy())

@@ -128,8 +128,11 @@ class ModuleBase(Node):
         old = attributes.get(name)
         if old is value and name in attributes:
             return
-        if isinstance(old, Variable) and not isinstance(value, Variable) and value is not None:
-            self._refuse_overwrite(name, old, value)
+        if isinstance(old, Variable) and value is not None:
+            if not isinstance(value, Variable):
+                self._refuse_overwrite(name, old, value)
+            elif value._bw_holders:
+                _fill_sizes(value, old.shape)
         mine = self._bw.trace is not None and made_here(self._bw.trace)
         value = tracked(value, f"{type(self).__name__}.{name}", traced=mine)
         if "." in name and is_structure(value):
@@ -390,6 +393,15 @@ class ModuleBase(Node):
 
     def __repr__(self) -> str:
         return tree_repr(self)
+
+
+def _fill_sizes(tied: Variable, shape: tuple[Any, ...]) -> None:
+    """A variable that gets a second place takes the sizes it doesn't know from what was there."""
+    known = tied.shape
+    if None not in known or len(known) != len(shape):
+        return
+    if all(a is None or b is None or a == b for a, b in zip(known, shape, strict=True)):
+        tied.shape = shape
 
 
 def _put_back_later(module: ModuleBase) -> None:

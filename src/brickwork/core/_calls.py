@@ -88,7 +88,10 @@ def annotate(error: Exception, calls: list[Any], args: Any, kwargs: Any) -> Exce
     if is_device_error(error):
         better = device_error(module, args)
     elif "__jax_array__" in text:
-        error.add_note("  jax.lax functions take arrays, not variables: pass `.value`")
+        error.add_note(
+            "  jax.lax functions, and those made of one alone, as jax.nn.sigmoid is, take arrays, not variables: pass "
+            "`.value`"
+        )
     elif type(error).__name__ == "ShardingTypeError":
         error.add_note(
             "  the array is on a mesh with explicit axes, as jax.make_mesh makes them by default: there JAX asks how "

@@ -27,6 +27,9 @@ def missing(owner: Any, name: str, advice: str | None) -> Any:
     raise AttributeError(start, name=name, obj=owner)
 
 
+_CONCRETE = frozenset({"block_until_ready", "devices", "tobytes", "tolist", "weak_type"})  # of arrays, not of tracers
+
+
 class ArrayMethods:
     """Everything an array can do, done by ``self.value``."""
 
@@ -88,7 +91,7 @@ class ArrayMethods:
 
     def __getattr__(self, name: str) -> Any:
         # Methods of arrays (`sum`, `T`, `at`, `reshape`, ...); dunders are looked up on the class.
-        if name.startswith("_") or hasattr(type(self), name) or not hasattr(jax.Array, name):
+        if name.startswith("_") or hasattr(type(self), name) or not (hasattr(jax.Array, name) or name in _CONCRETE):
             return missing(self, name, self._other_names(name))
         return getattr(self.value, name)
 

@@ -20,8 +20,9 @@ def compiled(pattern: str | re.Pattern[str]) -> re.Pattern[str]:
 
 def no_match(what: str, pattern: str, names: list[str]) -> ValueError:
     """The error for a pattern that was meant to select something but matches nothing."""
-    begins = [n for n in names if compiled(pattern).match(n)]
-    hint = f"; to match everything below it, write {pattern + '.*'!r}" if begins else ""
+    ends = {name[found.end() :][:1] for name in names if (found := compiled(pattern).match(name))}
+    below = r"\..*" if "." in ends else ".*"  # of a layer '1' not those of '10'
+    hint = f"; to match everything below it, write r'{pattern}{below}'" if ends else ""
     shown = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
     return ValueError(
         f"{what}: {pattern!r} matches none of the paths ({shown or 'there are none'}); a pattern is a regular "

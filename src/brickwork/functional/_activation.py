@@ -368,7 +368,12 @@ def celu(x: Float[ArrayLike, "*shape"], alpha: float = 1.0) -> Float[Array, "*sh
 
 @jax.jit
 def _sigmoid(x: Array) -> Array:
-    return jax.nn.sigmoid(checks.as_inexact(x))
+    return _logistic(checks.as_inexact(x))
+
+
+@checks.in_float32
+def _logistic(x: Array) -> Array:
+    return jax.nn.sigmoid(x)
 
 
 @jax.jit
@@ -379,7 +384,12 @@ def _tanh(x: Array) -> Array:
 @functools.partial(jax.jit, static_argnames="approximate")
 def _gelu(x: Array, *, approximate: bool) -> Array:
     x = checks.as_inexact(x)
-    return jax.nn.gelu(x, approximate=True) if approximate else x * _normal_cdf(x)
+    return _gelu_by_tanh(x) if approximate else x * _normal_cdf(x)
+
+
+@checks.in_float32
+def _gelu_by_tanh(x: Array) -> Array:
+    return jax.nn.gelu(x, approximate=True)
 
 
 @jax.custom_jvp

@@ -326,6 +326,6 @@ def update_running_statistics(
 
     def mix(old: Array, new: Array) -> Array:
         wide = old.astype(new.dtype)
-        return (wide + (new - wide) * m).astype(old.dtype)
+        return ((1 - m) * wide + m * new).astype(old.dtype)  # of the difference, a small one would be rounded away
 
     return mix(running_mean, mean), mix(running_var, unbiased), tracked

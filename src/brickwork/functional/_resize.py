@@ -53,7 +53,8 @@ def interpolate(
     of the input, and is a weighted sum of the elements around it: of 2 along each axis for
     ``"linear"``, ``"bilinear"`` and ``"trilinear"``, of 4 for ``"bicubic"``. ``"nearest"`` takes element
     :math:`\lfloor i S / O \rfloor`, ``"nearest-exact"`` element :math:`\lfloor (i + 1/2) S / O \rfloor`, and
-    ``"area"`` the mean of ``adaptive_avg_pool``.
+    ``"area"`` the mean of ``adaptive_avg_pool``. Where ``scale_factor`` is given, its inverse takes the place of
+    :math:`S / O`, but for ``"nearest"`` where an image keeps or doubles its size along the axis.
 
     Args:
         x: sequences ``(N, C, L)``, images ``(N, C, H, W)`` or volumes ``(N, C, D, H, W)``.
@@ -189,6 +190,8 @@ def _interpolate(x: Array, *, axes: tuple[_Axis, ...], mode: str, align_corners:
     wide = jnp.float32 if pixels else checks.statistics_dtype(x.dtype)
     if mode.startswith("nearest"):
         pixels, wide = False, x.dtype
+    if mode == "nearest" and len(axes) == 2:  # of images alone, as in PyTorch
+        axes = tuple(a._replace(factor=None) if a.out in (a.size, 2 * a.size) else a for a in axes)
     y = x.astype(wide)
     for i, axis in reversed(list(enumerate(axes, 2))):
         y = resample(y, i, _taps(axis, mode, align_corners, antialias))

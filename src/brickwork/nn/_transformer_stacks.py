@@ -89,8 +89,9 @@ class TransformerEncoder(_Stack):
         is_causal: bool | None = None,
     ) -> Float[Array, "*s n e"]:
         """Apply the layers in turn."""
+        options = {"src_mask": mask, "src_key_padding_mask": src_key_padding_mask, "is_causal": bool(is_causal)}
         for layer in self.layers:
-            src = layer(src, mask, src_key_padding_mask, bool(is_causal))
+            src = layer(src, **options)
         return self._end(src)
 
 
@@ -143,9 +144,16 @@ class TransformerDecoder(_Stack):
         memory_is_causal: bool = False,
     ) -> Float[Array, "*t n e"]:
         """Apply the layers in turn."""
-        masks = (tgt_mask, memory_mask, tgt_key_padding_mask, memory_key_padding_mask)
+        options = {
+            "tgt_mask": tgt_mask,
+            "memory_mask": memory_mask,
+            "tgt_key_padding_mask": tgt_key_padding_mask,
+            "memory_key_padding_mask": memory_key_padding_mask,
+            "tgt_is_causal": bool(tgt_is_causal),
+            "memory_is_causal": memory_is_causal,
+        }
         for layer in self.layers:
-            tgt = layer(tgt, memory, *masks, bool(tgt_is_causal), memory_is_causal)
+            tgt = layer(tgt, memory, **options)
         return self._end(tgt)
 
 

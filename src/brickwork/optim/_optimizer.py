@@ -121,14 +121,14 @@ class _Kept(dict[_Rule, _Compiled]):
 
 
 class _Loose(Module):
-    """A module around a list of parameters, named as they are where they come from."""
+    """A module around a list of parameters and modules, named as their gradients are."""
 
-    def __init__(self, parameters: Sequence[Parameter]) -> None:
-        names = [p.any_name for p in parameters]
+    def __init__(self, given: Sequence[Parameter | ModuleBase]) -> None:
+        names = [x.any_name if isinstance(x, Parameter) else str(i) for i, x in enumerate(given)]
         unique = len(set(names)) == len(names)
         self.names = tuple(names if unique else (f"{i}.{n}" for i, n in enumerate(names)))
         # Not an ordinary assignment: the parameters keep the names they have elsewhere.
-        self.__dict__["given"] = tuple(parameters)
+        self.__dict__["given"] = tuple(given)
 
     def edges(self) -> Iterator[tuple[str, Any]]:
         yield from zip(self.names, self.__dict__["given"], strict=True)
@@ -140,10 +140,12 @@ class Optimizer(Module):
     The optimiser's state lives in buffers, so it takes part in compiled functions, in ``state_dict``,
     ``save`` and ``load``. It is created when first needed, for the parameters that are trainable then;
     when some are frozen, added or replaced later, the others keep their state. A tied parameter has
-    one share.
+    one share. Counts of steps are one for all parameters, as in optax: for a parameter that joins late, Adam doesn't
+    correct its means for having just begun, and the first steps are up to five times as large as in PyTorch, which
+    counts for each; where that matters, make a new optimiser.
 
     Args:
-        net: a module, or a list of parameters.
+        net: a module, or a list of parameters or modules: the one that gradients are taken by, in the same order.
         transformation: an ``optax.GradientTransformation``.
         groups: other transformations for some parameters, by pattern: ``{r".*bias": optax.sgd(0.1)}``.
             A pattern is a regular expression that must match the whole path; the first that does wins.
@@ -166,7 +168,7 @@ class Optimizer(Module):
 
     def __init__(
         self,
-        net: ModuleBase | Parameter | Sequence[Parameter],
+        net: ModuleBase | Parameter | Sequence[Parameter | ModuleBase],
         transformation: optax.GradientTransformation,
         groups: Mapping[str, optax.GradientTransformation] | None = None,
     ) -> None:
@@ -459,14 +461,20 @@ def _owner(path: Any, parameters: dict[str, Parameter]) -> str | None:
 
 
 def _as_module(net: Any) -> ModuleBase:
-    net = getattr(net, "__brickwork_module__", net)
-    if isinstance(net, ModuleBase):
-        return net
-    parameters = [net] if isinstance(net, Parameter) else net
-    if isinstance(parameters, (list, tuple)) and parameters and all(isinstance(p, Parameter) for p in parameters):
-        return _Loose(parameters)
+    given: list[Any] = list(net) if isinstance(net, (list, tuple)) and net else [net]
+    items: list[Any] = [getattr(x, "__brickwork_module__", x) for x in given]
+    if len(items) == 1 and isinstance(items[0], ModuleBase):
+        return items[0]
+    if all(isinstance(x, (ModuleBase, Parameter)) for x in items):
+        return _Loose(items)
+    fix = ""
+    if any(isinstance(x, Mapping) for x in items):
+        fix = '. Other settings for some parameters go by pattern: groups={r".*bias": {"learning_rate": 0.1}}'
+    elif isinstance(net, Iterator):
+        fix = ". Pass the network itself; what is frozen is left out"
     raise TypeError(
-        f"an optimiser takes a module or a non-empty list of parameters, got {type(net).__name__}: {net!r:.60}"
+        "an optimiser takes a module or a non-empty list of parameters or modules, got "
+        f"{type(net).__name__}: {net!r:.60}{fix}"
     )
 
 

@@ -16,7 +16,7 @@ from ..core import ModuleBase, Parameter
 from ._optimizer import Optimizer
 
 _P = ParamSpec("_P")
-Net = ModuleBase | Parameter | Sequence[Parameter]
+Net = ModuleBase | Parameter | Sequence[Parameter | ModuleBase]
 Rate = float | Callable[[Any], Any]
 Groups = Mapping[str, Mapping[str, Any]] | None
 
@@ -47,7 +47,7 @@ def sgd(
     v <- momentum * v + g + weight_decay * p;  p <- p - learning_rate * v
 
     Args:
-        net: a module, or a list of parameters.
+        net: a module, or a list of parameters or modules.
         learning_rate: a number, which ``opt.learning_rate = ...`` changes without compiling anew, or a
             schedule, such as ``optax.cosine_decay_schedule(0.1, 1000)``.
         momentum: the factor of the running sum of gradients.
@@ -81,16 +81,18 @@ def adam(
     b1: float = 0.9,
     b2: float = 0.999,
     eps: float = 1e-8,
+    weight_decay: float = 0.0,
     groups: Groups = None,
 ) -> Optimizer:
     """Adam (Kingma and Ba, 2015, https://arxiv.org/abs/1412.6980).
 
     Args:
-        net: a module, or a list of parameters.
+        net: a module, or a list of parameters or modules.
         learning_rate: a number or a schedule; see :func:`sgd`.
         b1: the decay of the running mean of gradients.
         b2: the decay of the running mean of their squares.
         eps: added to the root of the latter.
+        weight_decay: L2 penalty, added to the gradient as in PyTorch; :func:`adamw` has it apart from the gradient.
         groups: other settings for some parameters, by pattern; see :func:`sgd`.
 
     Example:
@@ -99,7 +101,7 @@ def adam(
         >>> sorted(opt.state_dict())[:2]
         ['hyperparams.learning_rate', 'inner.count']
     """
-    settings = {"learning_rate": learning_rate, "b1": b1, "b2": b2, "eps": eps}
+    settings = {"learning_rate": learning_rate, "b1": b1, "b2": b2, "eps": eps, "weight_decay": weight_decay}
     return _make(net, "adam", settings, groups)
 
 
@@ -116,7 +118,7 @@ def adamw(
     """Adam with decoupled weight decay (Loshchilov and Hutter, 2019, https://arxiv.org/abs/1711.05101).
 
     Args:
-        net: a module, or a list of parameters.
+        net: a module, or a list of parameters or modules.
         learning_rate: a number or a schedule; see :func:`sgd`.
         b1, b2, eps: as in :func:`adam`.
         weight_decay: the share of a parameter, times the learning rate, that each step takes away.
@@ -238,10 +240,11 @@ def _sgd(momentum: float, nesterov: bool, weight_decay: float) -> Any:
     return optax.chain(optax.add_decayed_weights(weight_decay), plain) if weight_decay else plain
 
 
-def _adam(b1: float, b2: float, eps: float) -> Any:
+def _adam(b1: float, b2: float, eps: float, weight_decay: float = 0.0) -> Any:
     import optax
 
-    return optax.scale_by_adam(b1=b1, b2=b2, eps=eps)
+    plain = optax.scale_by_adam(b1=b1, b2=b2, eps=eps)
+    return optax.chain(optax.add_decayed_weights(weight_decay), plain) if weight_decay else plain
 
 
 def _adamw(b1: float, b2: float, eps: float, weight_decay: float) -> Any:

@@ -97,8 +97,9 @@ def grad(fn: Callable[..., Any], wrt: Any = None, has_aux: bool = False) -> Call
 def backward(fn: Callable[..., Any], wrt: Any = None, has_aux: bool = False) -> Callable[..., Any]:
     """A function that adds the gradients of ``fn`` into ``p.grad`` and returns the value of ``fn``.
 
-    ``opt.step()`` without arguments uses these gradients and clears them. The arguments are those of
-    :func:`value_and_grad`, where ``wrt`` must choose parameters.
+    ``opt.step()`` without arguments uses these gradients and clears them. A parameter that ``fn`` doesn't read gets
+    none, so that momentum and weight decay leave it as it is too; in the gradients that :func:`grad` returns it has
+    zeros. The arguments are those of :func:`value_and_grad`, where ``wrt`` must choose parameters.
 
     Example:
         >>> import brickwork as bw
@@ -121,8 +122,11 @@ def backward(fn: Callable[..., Any], wrt: Any = None, has_aux: bool = False) -> 
                 f"backward adds gradients to parameters, but wrt={wrt!r:.60} chooses an array among the arguments; "
                 "use bw.grad or bw.value_and_grad, which return them"
             )
+        selection.read = set()
         out, aux, gradients = _gradients(selection, has_aux)
         for parameter, gradient in zip(parameters, gradients, strict=True):
+            if id(parameter) not in selection.read:  # it has none, and a step leaves it as it is
+                continue
             old = parameter.grad
             parameter.grad = gradient if old is None else old + gradient
         return (out, aux) if has_aux else out

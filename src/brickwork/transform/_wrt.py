@@ -135,6 +135,7 @@ class Selection:
         self.arguments: dict[int, Argument] = {}
         self.place: Any = None
         self.guarded = False  # whether trained parameters that aren't among the sources may not be read
+        self.read: set[int] | None = None  # where it counts, the identities of the variables that the function reads
         self._numbers: dict[int, int] = {}
 
     # -- collecting ----------------------------------------------------------------------------
@@ -190,7 +191,9 @@ class Selection:
 
     def frame(self) -> Frame:
         """A frame to call the function in."""
-        return _Guarded(self) if self.guarded else Frame()
+        if self.guarded:
+            return _Guarded(self)
+        return Frame() if self.read is None else _Noting(self.read)
 
     def call(self, frame: Frame, flat: list[Any]) -> Any:
         """Call the function with other arrays in place of the sources."""
@@ -222,6 +225,18 @@ class _Rehearsal(Frame):
     """A frame in which a function is called to infer shapes; nothing of it is kept."""
 
     rehearsal = True
+
+
+class _Noting(Frame):
+    """A frame that notes what is read in it, also further inside."""
+
+    def __init__(self, found: set[int]) -> None:
+        super().__init__()
+        self.found = found
+
+    def read(self, variable: Any) -> Any:
+        self.found.add(id(variable))
+        return super().read(variable)
 
 
 class _Guarded(Frame):
