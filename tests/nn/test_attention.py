@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tests.errors.checks import refuse
 
 import brickwork as bw
 from brickwork import functional as F, nn, optim
@@ -433,3 +434,48 @@ def test_stacks_call_layers_by_keyword():
         bw.seed(0)
         twin = stack(plain(2, dim_feedforward=8, batch_first=True, dropout=0.0), 2)
         np.testing.assert_array_equal(net(*args), twin(*args))
+
+
+@pytest.mark.parametrize("kind", ["encoder", "decoder"])
+def test_decoding_with_a_stack(kind):
+    """A token at a time, each layer with a cache of its own: as the whole sequence at once."""
+    options = {"dim_feedforward": 8, "batch_first": True, "dropout": 0.0}
+    memory = jnp.ones((2, 3, 4))
+    if kind == "encoder":
+        net = nn.TransformerEncoder(nn.TransformerEncoderLayer(2, **options), 2)
+        whole, part = (lambda x: net(x, is_causal=True)), (lambda x: net(x, caches=caches))
+    else:
+        net = nn.TransformerDecoder(nn.TransformerDecoderLayer(2, **options), 2)
+        whole, part = (lambda x: net(x, memory, tgt_is_causal=True)), (lambda x: net(x, memory, caches=caches))
+    x = jnp.asarray(np.random.default_rng(0).standard_normal((2, 5, 4)), jnp.float32)
+    expected = whole(x)
+    caches = nn.ModuleList([nn.KVCache(8) for _ in range(2)])
+    step = bw.compile(part)
+    found = [step(x[:, :2]), *(step(x[:, i : i + 1]) for i in range(2, 5))]
+    close(jnp.concatenate(found, 1), expected)
+    assert step.stats().compilations == 2  # for the prompt, and for one token
+
+
+def test_what_is_said_of_caches_that_do_not_fit_a_stack():
+    net = nn.TransformerEncoder(nn.TransformerEncoderLayer(2, dim_feedforward=8, batch_first=True), 2)
+    x, cache = jnp.ones((1, 1, 4)), nn.KVCache(4)
+    refuse(
+        lambda: net(x, caches=[cache, cache]),
+        ValueError,
+        "TransformerEncoder: caches must hold a cache of its own for each of the 2 layers, got 2, different ones: 1. "
+        "Make them so: [nn.KVCache(max_length) for _ in range(2)].",
+        note=...,
+    )
+    refuse(
+        lambda: net(x, caches=[cache]),
+        ValueError,
+        "TransformerEncoder: caches must hold a cache of its own for each of the 2 layers, got 1, different ...",
+        note=...,
+    )
+    refuse(
+        lambda: net(x, caches=[cache, None]),
+        TypeError,
+        "TransformerEncoder: caches must be a list of nn.KVCache, one for each layer, got [KVCache(...",
+        note=...,
+    )
+    assert int(cache.length) == 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import jax.numpy as jnp
@@ -13,6 +13,7 @@ from ..functional import _checks as checks
 from ..init import xavier_uniform
 from ..module import Module
 from . import _args as args
+from ._cache import KVCache
 from ._norm_layer import LayerNorm
 from ._transformer import ORDER, TransformerDecoderLayer, TransformerEncoderLayer, check_options
 
@@ -37,6 +38,23 @@ class _Stack(Module):
         """Number of layers."""
         return len(self.layers)
 
+    def _each(self, caches: Iterable[KVCache] | None) -> Iterator[tuple[Any, dict[str, Any]]]:
+        """The layers, each with its cache among the options if there are any."""
+        if caches is None:
+            yield from ((layer, {}) for layer in self.layers)
+            return
+        name, count = type(self).__name__, len(self.layers)
+        given = list(caches) if isinstance(caches, Iterable) else [caches]
+        if not all(isinstance(cache, KVCache) for cache in given):
+            raise TypeError(f"{name}: caches must be a list of nn.KVCache, one for each layer, got {caches!r:.60}.")
+        different = len({id(cache) for cache in given})
+        if different != count or len(given) != count:
+            raise ValueError(
+                f"{name}: caches must hold a cache of its own for each of the {count} layers, got {len(given)}, "
+                f"different ones: {different}. Make them so: [nn.KVCache(max_length) for _ in range({count})]."
+            )
+        yield from zip(self.layers, ({"cache": cache} for cache in given), strict=True)
+
     def _end(self, x: Array) -> Array:
         return x if self.norm is None else self.norm(x)
 
@@ -55,10 +73,12 @@ class TransformerEncoder(_Stack):
         norm: a layer for the end, such as :class:`LayerNorm`.
 
     Shape:
-        That of the layer. ``mask`` and ``src_key_padding_mask`` go to each layer.
+        That of the layer. ``mask`` and ``src_key_padding_mask`` go to each layer. With ``caches``, a list of a
+        :class:`KVCache` for each layer, ``src`` holds the positions that follow those seen before.
 
     Raises:
-        TypeError: ``encoder_layer`` or ``norm`` is no layer.
+        TypeError: ``encoder_layer`` or ``norm`` is no layer, or ``caches`` holds something else.
+        ValueError: there are not as many different caches as layers.
 
     Example:
         >>> import jax.numpy as jnp
@@ -87,11 +107,12 @@ class TransformerEncoder(_Stack):
         mask: Any = None,
         src_key_padding_mask: Any = None,
         is_causal: bool | None = None,
+        caches: Iterable[KVCache] | None = None,
     ) -> Float[Array, "*s n e"]:
         """Apply the layers in turn."""
         options = {"src_mask": mask, "src_key_padding_mask": src_key_padding_mask, "is_causal": bool(is_causal)}
-        for layer in self.layers:
-            src = layer(src, **options)
+        for layer, own in self._each(caches):
+            src = layer(src, **options, **own)
         return self._end(src)
 
 
@@ -108,10 +129,12 @@ class TransformerDecoder(_Stack):
         norm: a layer for the end, such as :class:`LayerNorm`.
 
     Shape:
-        That of the layer. The masks go to each layer.
+        That of the layer. The masks go to each layer. With ``caches``, a list of a :class:`KVCache` for each layer,
+        ``tgt`` holds the positions that follow those seen before.
 
     Raises:
-        TypeError: ``decoder_layer`` or ``norm`` is no layer.
+        TypeError: ``decoder_layer`` or ``norm`` is no layer, or ``caches`` holds something else.
+        ValueError: there are not as many different caches as layers.
 
     Example:
         >>> import jax.numpy as jnp
@@ -142,6 +165,7 @@ class TransformerDecoder(_Stack):
         memory_key_padding_mask: Any = None,
         tgt_is_causal: bool | None = None,
         memory_is_causal: bool = False,
+        caches: Iterable[KVCache] | None = None,
     ) -> Float[Array, "*t n e"]:
         """Apply the layers in turn."""
         options = {
@@ -152,8 +176,8 @@ class TransformerDecoder(_Stack):
             "tgt_is_causal": bool(tgt_is_causal),
             "memory_is_causal": memory_is_causal,
         }
-        for layer in self.layers:
-            tgt = layer(tgt, memory, **options)
+        for layer, own in self._each(caches):
+            tgt = layer(tgt, memory, **options, **own)
         return self._end(tgt)
 
 
