@@ -17,9 +17,10 @@ from ._elsewhere import missing_from
 from ._hooks import Capture, HookHandle, add_hook
 from ._state import LoadReport, load_state, state_of
 from .core import ModuleBase, Parameter, dry_run
-from .core._arrays import check_dtype, check_fits
+from .core._arrays import check_dtype
 from .core._epoch import bump
 from .core._patterns import no_match
+from .core._places import check_fits
 from .errors import DeviceMismatchError
 
 if TYPE_CHECKING:

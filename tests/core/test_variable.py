@@ -252,10 +252,10 @@ def test_methods_that_only_concrete_arrays_have():
     assert p.block_until_ready().shape == (2,) and len(p.tobytes()) == 8 and p.weak_type is False
 
 
-def test_assigning_to_names_of_another_framework():
+@pytest.mark.parametrize(("name", "here"), [("requires_grad", "p.trainable"), ("data", "p.value")])
+def test_assigning_to_names_of_another_framework(name, here):
     p = bw.Parameter([1.0, 2.0])
-    for name, here in {"requires_grad": "p.trainable", "data": "p.value"}.items():
-        for use in (lambda: getattr(p, name), lambda: setattr(p, name, False)):  # noqa: B023
-            with pytest.raises(AttributeError, match=f"'Parameter' object has no attribute '{name}'. Here: {here}"):
-                use()
-        assert not hasattr(p, name)
+    for use in (lambda: getattr(p, name), lambda: setattr(p, name, False)):
+        with pytest.raises(AttributeError, match=f"'Parameter' object has no attribute '{name}'. Here: {here}"):
+            use()
+    assert not hasattr(p, name)

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from ..errors import ShapeMismatchError
 from ._manners import unbox
 
 Shape = tuple[int | None, ...]
@@ -97,43 +94,3 @@ def _may_change(array: Any) -> bool:
             return True
         array = array.base
     return False
-
-
-def lies_on(array: jax.Array, devices: set[Any]) -> bool:
-    """Whether an array is where others are; on one of many devices, it is if it got there by default only."""
-    here = array.sharding.device_set
-    return here == devices or (here < devices and not array.committed)
-
-
-def settled(value: Any, place: Any) -> Any:
-    """A value that lies where it does by default only, put where others are; any other as it is.
-
-    Args:
-        value: arrays.
-        place: a sharding, or a mesh; on a mesh the value is whole on every device.
-    """
-    mesh = place if isinstance(place, Mesh) else getattr(place, "mesh", None)
-    home = place if mesh is None else NamedSharding(mesh, PartitionSpec())
-
-    def settle(x: Any) -> Any:
-        return x if not isinstance(x, jax.Array) or x.committed else jax.device_put(x, home)
-
-    return jax.tree_util.tree_map(settle, value)
-
-
-def check_fits(shape: Sequence[int | None], place: Any, what: str) -> None:
-    """Refuse a sharding that can't divide an array of a shape; sizes that are not known are left out."""
-    if not isinstance(place, NamedSharding):
-        return
-    problem = f"there is no axis {len(shape)}" if len(place.spec) > len(shape) else ""
-    for axis, (size, entry) in enumerate(zip(shape, place.spec, strict=False)):
-        names = entry if isinstance(entry, tuple) else () if entry is None else (entry,)
-        parts = math.prod(place.mesh.shape[name] for name in names)
-        if size is not None and size % parts and not problem:
-            problem = f"axis {axis} can't be divided into {parts} parts of one size"
-    if problem:
-        raise ShapeMismatchError(
-            f"{what} of shape {show_shape(shape)} can't be placed as {place.spec} on a mesh of "
-            f"{dict(place.mesh.shape)}: {problem}. Give a sharding that fits, or place this one by itself: "
-            "bw.to(net.get_parameter(path), sharding)."
-        )

@@ -9,9 +9,9 @@ import jax
 import numpy as np
 
 from ..errors import DeviceMismatchError, StructureError
-from ._arrays import lies_on
 from ._containers import Node
 from ._jax import Tracer, is_device_error
+from ._places import lies_on
 from ._repr import describe_extra
 from ._variable import Variable, depth
 from ._walk import find_path

@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import NamedSharding, PartitionSpec
 
 from .._draw import ElementwiseInitializer, Initializer, as_initializer, draw_array
 from ..errors import DeferredShapeError, ShapeMismatchError, TraceLeakError
-from ._arrays import Shape, as_array, check_dtype, check_fits, check_shape, show_shape
+from ._arrays import Shape, as_array, check_dtype, check_shape, show_shape
 from ._epoch import bump
 from ._frame import UPDATE_LOCK, expected_stamp, leak, local, outside
 from ._jax import Tracer, base_state, trace_state
 from ._leaves import register
 from ._manners import ArrayMethods, unbox
+from ._places import check_fits, undivided
 from ._seed import TALLIES, count, next_number
 
 if TYPE_CHECKING:
@@ -144,14 +144,20 @@ class Variable(ArrayMethods):
         self._store(accepted if isinstance(unbox(new), jax.Array) else self._at_home(accepted))
         self.lend()
 
+    @property
+    def _home(self) -> Any:
+        """The sharding of the value, if it was put there; ``None`` for one that lies where it does by default."""
+        value = self._value
+        put = isinstance(value, jax.Array) and not isinstance(value, Tracer) and value.committed
+        return value.sharding if put else None
+
     def _at_home(self, value: Any) -> Any:
         """A value that comes from the host, where the one before was put."""
-        before = self._value
         if isinstance(value, Tracer) or local.context.frame is not None:
             return value
-        if isinstance(before, jax.Array) and not isinstance(before, Tracer) and before.committed:
-            if value.shape == before.shape or len(before.sharding.device_set) == 1:
-                return jax.device_put(value, before.sharding)
+        if (home := self._home) is not None:
+            if value.shape == self._value.shape or len(home.device_set) == 1:
+                return jax.device_put(value, home)
         elif self._placement is not None:
             check_fits(value.shape, self._placement, self.described())
             return jax.device_put(value, self._placement)
@@ -302,12 +308,9 @@ class Variable(ArrayMethods):
 
     def follow(self, other: Variable) -> None:
         """Be where another variable is, now or when drawn; on a mesh whole on each device."""
-        value = other._value
-        put = isinstance(value, jax.Array) and not isinstance(value, Tracer) and value.committed
-        place = value.sharding if put else other._placement
-        mesh = getattr(place, "mesh", None)
+        place = other._placement if other._home is None else other._home
         if place is not None:
-            self.move(place if mesh is None else NamedSharding(mesh, PartitionSpec()))
+            self.move(undivided(place))
 
     def cast(self, dtype: Any) -> None:
         """Convert a floating-point variable to another dtype; others are left alone."""

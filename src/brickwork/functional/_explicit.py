@@ -7,12 +7,13 @@ meshes, and say only how their own results are divided.
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Callable
 from typing import Any, TypeAlias, TypeVar, cast
 
 import jax
 from jax.sharding import AbstractMesh, AxisType, PartitionSpec
+
+from ..core._places import mesh_axes, parts
 
 _EXPLICIT = AxisType.Explicit
 
@@ -38,7 +39,7 @@ def products(y: Any, args: tuple[Any, ...]) -> list[Any]:
     found, (by_outputs, *_) = alike(y, args), entries(args[1])
     axis = y.ndim + 1 - args[1].ndim
     found[axis] = None
-    if {name for entry in found for name in _names(entry)}.isdisjoint(_names(by_outputs)):
+    if {name for entry in found for name in mesh_axes(entry)}.isdisjoint(mesh_axes(by_outputs)):
         found[axis] = by_outputs
     return found
 
@@ -75,8 +76,4 @@ def entries(x: Any) -> tuple[Any, ...]:
 
 def parts_of(entry: Any, x: Any) -> int:
     """Into how many parts such an entry divides an axis, on the mesh of an array."""
-    return math.prod(jax.typeof(x).sharding.mesh.shape[name] for name in _names(entry))
-
-
-def _names(entry: Any) -> tuple[str, ...]:
-    return entry if isinstance(entry, tuple) else () if entry is None else (entry,)
+    return parts(jax.typeof(x).sharding.mesh, entry)

@@ -6,9 +6,9 @@ from collections.abc import Hashable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import jax.numpy as jnp
-from jax import lax
 
 from ..core._frame import lane_axes, other_axes
+from ..core._jax import named_axes
 from ..core._parameter import Slot
 from ..functional import _checks as checks
 from . import _args as args
@@ -102,7 +102,7 @@ class SyncBatchNorm(BatchNorm):
         if self.axis_name is None:
             return around
         names = self.axis_name if isinstance(self.axis_name, tuple) else (self.axis_name,)
-        unknown = [name for name in names if not _is_mapped(name)]
+        unknown = set(names).difference(named_axes())
         if not unknown:
             return names
         if around:
@@ -147,11 +147,3 @@ class SyncBatchNorm(BatchNorm):
 
 def _hashable(axis_name: AxisName | None) -> AxisName | None:
     return tuple(axis_name) if isinstance(axis_name, list) else axis_name
-
-
-def _is_mapped(name: Hashable) -> bool:
-    try:
-        lax.axis_size(name)
-    except NameError:
-        return False
-    return True

@@ -12,12 +12,12 @@ import jax.numpy as jnp
 
 from ..core import Frame, ModuleBase
 from ..core._arguments import Like
-from ..core._arrays import lies_on
 from ..core._calls import describe, device_error
 from ..core._deferred import is_box
 from ..core._frame import TrialFrame, current_frame, outside
 from ..core._jax import Tracer, base_state, is_staged, trace_state
 from ..core._parts import join, part
+from ..core._places import lies_on
 from ..core._variable import depth
 from ..errors import ShapeMismatchError, StructureError
 from ..functional import _checks as checks

@@ -13,13 +13,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import NamedSharding
 
 from ..core import Buffer, ModuleBase, Parameter
-from ..core._arrays import settled
 from ..core._frame import current_frame, note_module, outside
 from ..core._jax import Tracer, is_device_error
 from ..core._patterns import no_match
+from ..core._places import settled, undivided
 from ..errors import DeviceMismatchError
 from ..module import Module
 
@@ -398,7 +398,7 @@ class Optimizer(Module):
             if not isinstance(widest, NamedSharding):
                 state = compiled.init(values)
                 return jax.tree_util.tree_flatten_with_path(state if widest is None else settled(state, widest))
-            whole = NamedSharding(widest.mesh, PartitionSpec())
+            whole = undivided(widest)
 
             def home(path: Any, leaf: Any) -> Any:
                 name = _owner(path, parameters)

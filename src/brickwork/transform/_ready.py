@@ -14,11 +14,11 @@ import jax
 
 from .._onednn import lowering
 from ..core import Parameter, Structure, Variable, random_stream
-from ..core._arrays import lies_on, settled
 from ..core._epoch import EPOCH, bump
 from ..core._frame import UPDATE_LOCK, leak, outside
 from ..core._jax import Tracer
 from ..core._parameter import Slot
+from ..core._places import lies_on, settled, undivided
 from ..core._variable import LENDS, UPDATER
 from ..errors import DeviceMismatchError
 from ._program import ARRAY, Program
@@ -190,10 +190,9 @@ class Ready:
         if target is None or not stream._value.committed:
             return
         if target.device_set != stream._value.sharding.device_set:
-            if isinstance(target, jax.sharding.NamedSharding):
-                target = jax.sharding.NamedSharding(target.mesh, jax.sharding.PartitionSpec())
             # Where no parameter was put anywhere they go anywhere, to a mesh for example, and so must the stream.
-            stream._value = jax.device_put(stream._value, target) if self.bound else jax.device_put(stream.__array__())
+            given = (stream._value, undivided(target)) if self.bound else (stream.__array__(),)
+            stream._value = jax.device_put(*given)
 
     def look_at_devices(self, arrays: list[Any]) -> None:
         """Note where the parameters are, and refuse parameters or inputs on several devices."""
@@ -210,14 +209,13 @@ class Ready:
             raise self.mismatch(arrays)
         spread = isinstance(getattr(self.place, "mesh", None), jax.sharding.Mesh)
         home = self.place if self.bound or spread else next((a.sharding for a in given if a.committed), None)
-        if held and home is not None:
-            # What is somewhere by default only and will be written goes along now, the optimiser's state, say: it will
-            # be there after this call, and for that JAX would compile once more.
-            for variable in self.written:
-                variable._value = settled(variable._value, home)
-        if spread:
-            for variable in (*inputs, *([random_stream()] if self.draws else [])):  # or be copied there at every call
-                variable._value = settled(variable._value, home)
+        if not held or home is None:
+            return
+        # What is somewhere by default only and will be written goes along now, the optimiser's state, say: it will be
+        # there after this call, and for that JAX would compile once more. On a mesh so does what is read, or it would
+        # be copied there at every call.
+        for variable in (*self.written, *((*self.read_only, *self.overwritten) if spread else ())):
+            variable._value = settled(variable._value, home)
 
     def _approach(self, array: jax.Array, arrays: list[Any]) -> None:
         if not lies_on(array, self.place.device_set):
@@ -235,10 +233,8 @@ class Ready:
         for i, array in enumerate(arrays):
             if isinstance(array, jax.Array):
                 where.setdefault(frozenset(array.sharding.device_set), f"array argument {i}")
-        parts = ", ".join(
-            f"{what} is on {', '.join(map(str, sorted(devices, key=lambda d: d.id)))}"
-            for devices, what in where.items()
-        )
+        ordered = [(what, sorted(devices, key=lambda d: d.id)) for devices, what in where.items()]
+        parts = ", ".join(f"{what} is on {', '.join(map(str, devices))}" for what, devices in ordered)
         return DeviceMismatchError(
             f"{self.program.name}: operands are on different devices: {parts}. Move the network with "
             "net.to(device) or the input with bw.to(x, device); copies are never made silently."

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -13,11 +12,11 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from ..core import Frame, Variable, random_stream
-from ..core._arrays import lies_on, settled
 from ..core._calls import describe
 from ..core._deferred import is_box
 from ..core._frame import current_frame, outside
 from ..core._jax import current_trace, in_trace, is_collective_error, passing, varying_axes
+from ..core._places import lies_on, mesh_axes, parts, settled
 from ..errors import ShapeMismatchError, StructureError, TraceLeakError
 from ._lift import Split, is_array, key_of, name_of, recall, remember, split_result
 from ._signature import argument_names
@@ -160,7 +159,7 @@ class _Sharded:
             what = f"argument {name}"
             _check_length(what, "in_specs", x, spec)
             for axis, (size, entry) in enumerate(zip(jnp.shape(x), spec, strict=False)):
-                count = math.prod(self.mesh.shape[n] for n in _names(entry))
+                count = parts(self.mesh, entry)
                 if size % count:
                     raise ShapeMismatchError(
                         f"shard_map: {what} has shape {jnp.shape(x)}, and in_specs has {spec} for it; its axis {axis}, "
@@ -279,7 +278,7 @@ class _Sharded:
         types = dict(zip(self.mesh.axis_names, self.mesh.axis_types, strict=True))
         if AxisType.Explicit not in types.values():
             return value
-        explicit = [tuple(name for name in _names(entry) if types[name] == AxisType.Explicit) for entry in spec]
+        explicit = [tuple(name for name in mesh_axes(entry) if types[name] == AxisType.Explicit) for entry in spec]
         sharding = NamedSharding(self.mesh, PartitionSpec(*explicit))
         return jax.tree_util.tree_map(lambda x: jax.sharding.reshard(x, sharding), value)
 
@@ -319,12 +318,7 @@ def _spec_on(mesh: Mesh, variable: Variable) -> PartitionSpec:
 
 def _all_names(spec: PartitionSpec) -> list[Any]:
     """The mesh axes in a spec."""
-    return [name for entry in spec for name in _names(entry)]
-
-
-def _names(entry: Any) -> tuple[Any, ...]:
-    """The mesh axes in one entry of a spec."""
-    return () if entry is None else entry if isinstance(entry, tuple) else (entry,)
+    return [name for entry in spec for name in mesh_axes(entry)]
 
 
 def _spread(specs: Any, args: tuple[Any, ...]) -> list[Any]:
@@ -389,7 +383,7 @@ def _count(number: int, one: str, many: str) -> str:
 
 def _show_axes(mesh: Mesh, entry: Any) -> str:
     """The mesh axes in one entry of a spec, with their sizes."""
-    return " and ".join(f"mesh axis {name!r} of size {mesh.shape[name]}" for name in _names(entry))
+    return " and ".join(f"mesh axis {name!r} of size {mesh.shape[name]}" for name in mesh_axes(entry))
 
 
 def _is_spec(x: Any) -> bool:
